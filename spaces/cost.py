@@ -1,0 +1,101 @@
+"""What a student costs, by arithmetic on the signature: stored parameters, file bytes and FLOPs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spaces import methods
+from spaces.methods.base import stored_bytes
+from spaces.plan import Plan, Student
+from spaces.signature import Module, Signature
+from spaces.structure import cut
+from spaces.tensors import BYTES, FLOAT_DTYPES, TensorSpec, file_bytes
+
+PREFIX = "model."
+"""The student's module holds the compressed model under this attribute, so every stored name begins with it."""
+
+ALL_TOKENS_TASKS = ("TokenClassification", "QuestionAnswering", "MaskedLM", "CausalLM", "LMHead")
+"""Architectures whose head runs on every token; others run it once per example."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """``params``: stored parameters; ``file_bytes``: the whole safetensors file; FLOPs of one forward pass.
+
+    ``flops`` is 2 x multiply-adds of everything; ``flops_linear`` that of the weight matrices alone.
+    """
+
+    params: int
+    file_bytes: int
+    flops: int
+    flops_linear: int
+
+    @property
+    def size_mb(self) -> float:
+        """File size in MB (10^6 bytes)."""
+        return self.file_bytes / 1e6
+
+
+def file_tensors(student: Student, signature: Signature) -> list[TensorSpec]:
+    """Return exactly the tensors that the student's ``model.safetensors`` holds; saving follows this list."""
+    signature = cut(signature, student.structure)
+    dtype = FLOAT_DTYPES[student.stored_dtype]
+    weights = {m.weight: m for m in signature.modules}
+    tensors = []
+    for tensor in signature.tensors:
+        module = weights.get(tensor.name)
+        if module is None or student[module.path].method == "dense":
+            kept = dtype if tensor.is_float else tensor.dtype
+            tensors.append(TensorSpec(PREFIX + tensor.name, kept, tensor.shape))
+            continue
+        choice = student[module.path]
+        for part in methods.get(choice.method).stored(module.shape, choice):
+            name = f"{PREFIX}{module.path}.{part.name}"
+            tensors.append(TensorSpec(name, "U8" if part.bits else dtype, part.shape))
+    return tensors
+
+
+def module_bytes(module: Module, student: Student) -> int:
+    """Return the bytes that one matrix stores, bias not counted."""
+    choice = student[module.path]
+    return stored_bytes(methods.get(choice.method), module.shape, choice, itemsize(student))
+
+
+def itemsize(student: Student) -> int:
+    """Return the bytes of one stored parameter."""
+    return BYTES[FLOAT_DTYPES[student.stored_dtype]]
+
+
+def cost(plan: Plan | Student, signature: Signature, *, sequence_length: int) -> Cost:
+    """Return the exact cost of a plan without building anything; one input of ``sequence_length`` tokens."""
+    student = plan.student if isinstance(plan, Plan) else plan
+    tensors = file_tensors(student, signature)
+    signature = cut(signature, student.structure)
+    linear = 2 * sum(_multiply_adds(m, student, signature, sequence_length) for m in signature.modules)
+    attention = 4 * sequence_length**2 * sum(_attention_widths(signature))
+    params = sum(t.numel for t in tensors if t.is_float)
+    return Cost(params, file_bytes(tensors), linear + attention, linear)
+
+
+def teacher_cost(signature: Signature, *, sequence_length: int) -> Cost:
+    """Return the cost of the teacher itself, stored as paredown stores a student."""
+    return cost(Student.of(signature.hash, {}), signature, sequence_length=sequence_length)
+
+
+def _multiply_adds(module: Module, student: Student, signature: Signature, tokens: int) -> int:
+    choice = student[module.path]
+    method = methods.get(choice.method)
+    if module.kind == "embedding":
+        return tokens * method.row_multiply_adds(module.shape, choice)
+    every_token = signature.architecture.endswith(ALL_TOKENS_TASKS) and module.role == "head"
+    once = module.block is None and module.role != "projection" and not every_token
+    return (1 if once else tokens) * method.multiply_adds(module.shape, choice)
+
+
+def _attention_widths(signature: Signature) -> list[int]:
+    """Return per block the width of its query: scores and mixing each take T^2 x width multiply-adds."""
+    widths: dict[int, int] = {}
+    for module in signature.modules:
+        if module.block is not None and module.role == "attn_out":
+            widths[module.block] = module.shape[1]
+    return list(widths.values())

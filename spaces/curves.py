@@ -1,0 +1,70 @@
+"""What every rank is worth: per matrix the weighted output energy of its components, before any training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spaces.errors import UserError
+from spaces.signature import Module, Signature
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Per module path the descending energies of its rank-one components: what dropping each one costs.
+
+    The unit is the output error of the matrix weighted by the loss's gradient second moment, summed over the tokens
+    of an example, so that components of different matrices compare. A path without a curve counts as flat.
+    """
+
+    energies: Mapping[str, Floats]
+
+    @classmethod
+    def flat(cls, signature: Signature) -> Curves:
+        """Return curves that know nothing: every component of every matrix is worth its parameters."""
+        return cls({m.path: np.full(min(m.shape), float(sum(m.shape))) for m in signature.modules})
+
+    def of(self, module: Module) -> Floats:
+        """Return the energies of one module, length min(m, n)."""
+        known = self.energies.get(module.path)
+        if known is None:
+            return np.full(min(module.shape), float(sum(module.shape)))
+        return known
+
+    def density(self, module: Module) -> Floats:
+        """Return the energy per stored weight of each component: the marginal value of the next rank."""
+        return self.of(module) / sum(module.shape)
+
+    @cached_property
+    def totals(self) -> dict[str, float]:
+        """Sum of the energies by path."""
+        return {path: float(np.sum(e)) for path, e in self.energies.items()}
+
+    def residual(self, module: Module, rank: float) -> float:
+        """Return the energy that the best ``rank`` leaves, linear between whole ranks."""
+        energies = self.of(module)
+        sums = np.concatenate([[0.0], np.cumsum(energies)])
+        return float(sums[-1] - np.interp(rank, np.arange(len(sums)), sums))
+
+    def save(self, file: Path) -> None:
+        """Write ``curves.npz``, replacing it in one step."""
+        partial = file.with_name(f".{file.name}.partial.npz")
+        np.savez(partial, allow_pickle=False, **dict(self.energies))
+        os.replace(partial, file)
+
+    @classmethod
+    def load(cls, file: Path) -> Curves:
+        """Read ``curves.npz``; nothing is unpickled."""
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                return cls({name: np.asarray(stored[name], np.float64) for name in stored.files})
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{file}: cannot be read as curves ({error})") from error

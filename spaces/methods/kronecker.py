@@ -1,0 +1,95 @@
+"""Kronecker sums: W = sum_i A_i (x) B_i with A_i (m1 x n1) and B_i (m2 x n2), m = m1 m2, n = n1 n2."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import log
+
+from spaces.errors import UserError
+from spaces.methods.base import Knobs, Method, Shape, Stored
+from spaces.plan import Choice
+
+MAX_SHAPES = 12
+"""At most this many divisor shapes are offered for a matrix (DESIGN 5)."""
+
+
+class Kronecker(Method):
+    """A sum of ``terms`` Kronecker products with A of (m1, n1); low rank is the end m1 = m, n1 = 1."""
+
+    name = "kronecker"
+    letter = "K"
+    asks = ("kron_out", "kron_in")
+
+    def stored(self, shape: Shape, choice: Choice) -> tuple[Stored, ...]:
+        """Return ``a`` (terms, m1, n1) and ``b`` (terms, m2, n2)."""
+        m1, n1, terms = choice["m1"], choice["n1"], choice["terms"]
+        if m1 < 1 or n1 < 1 or terms < 1 or shape[0] % m1 or shape[1] % n1:
+            raise UserError(f"plan: Kronecker factor {m1} x {n1} does not divide a matrix of {shape[0]} x {shape[1]}")
+        return (Stored("a", (terms, m1, n1)), Stored("b", (terms, shape[0] // m1, shape[1] // n1)))
+
+    def multiply_adds(self, shape: Shape, choice: Choice) -> int:
+        """Cheaper of the two orders, per term (KroneckerBERT, eq. 7, as multiply-adds)."""
+        m1, n1, terms = choice["m1"], choice["n1"], choice["terms"]
+        m2, n2 = shape[0] // m1, shape[1] // n1
+        return terms * min(m2 * n2 * n1 + m1 * n1 * m2, m1 * n1 * n2 + m2 * n2 * m1)
+
+    def row_multiply_adds(self, shape: Shape, choice: Choice) -> int:
+        """Terms x n: one row is the outer product of a row of A and a row of B."""
+        return choice["terms"] * shape[1]
+
+    def offered(self, shape: Shape, knobs: Knobs, itemsize: int) -> list[Choice]:
+        """Return the term counts of the offered shape nearest to the knobs."""
+        m1, n1 = self.snap(shape, knobs)
+        per_term = m1 * n1 + (shape[0] // m1) * (shape[1] // n1)
+        most = min(shape[0] * shape[1] // per_term, m1 * n1, (shape[0] // m1) * (shape[1] // n1))
+        counts = sorted({*range(1, min(most, 8) + 1), *range(8, min(most, 32) + 1, 4), *range(32, most + 1, 16)})
+        return [Choice.of(self.name, m1=m1, n1=n1, terms=terms) for terms in counts]
+
+    def snap(self, shape: Shape, knobs: Knobs) -> Shape:
+        """Return the offered (m1, n1) nearest to the knobs, on log axes."""
+        return min(
+            kron_shapes(shape), key=lambda s: (abs(s[0] - knobs.kron_out) + abs(s[1] - knobs.kron_in), s)
+        )[2:]
+
+    def knobs(self, shape: Shape, choice: Choice) -> Knobs:
+        """Return log m1 / log m and log n1 / log n."""
+        return Knobs(kron_out=_share(choice["m1"], shape[0]), kron_in=_share(choice["n1"], shape[1]))
+
+
+def _share(part: int, whole: int) -> float:
+    return log(part) / log(whole) if whole > 1 else 0.0
+
+
+@lru_cache(maxsize=4096)
+def kron_shapes(shape: Shape) -> tuple[tuple[float, float, int, int], ...]:
+    """Return at most ``MAX_SHAPES`` offered shapes as (kron_out, kron_in, m1, n1).
+
+    They are divisors of both sides of which at least one term is below half of dense, spread greedily so that the
+    least distance between two of them on log axes is as large as possible, from the skewed end (near low rank, the
+    best on real weights) on. A table of words (m much larger than n) only splits its width: A has one row per word.
+    """
+    m, n = shape
+    table = m > 16 * n
+    rows = [m] if table else [d for d in range(1, m + 1) if m % d == 0]
+    options = [
+        (_share(m1, m), _share(n1, n), m1, n1)
+        for m1 in rows
+        for n1 in range(1, n + 1)
+        if n % n1 == 0 and 2 * (m1 * n1 + (m // m1) * (n // n1)) < m * n and _usable(m1, n1, m // m1, n // n1, table)
+    ]
+    if not options:
+        return ((0.0, 0.0, 1, 1),)
+    chosen = [max(options, key=lambda o: (o[0] - o[1], o))]
+    while len(chosen) < min(MAX_SHAPES, len(options)):
+        chosen.append(
+            max(
+                (o for o in options if o not in chosen),
+                key=lambda o: (min(abs(o[0] - c[0]) + abs(o[1] - c[1]) for c in chosen), o),
+            )
+        )
+    return tuple(sorted(chosen))
+
+
+def _usable(m1: int, n1: int, m2: int, n2: int, table: bool) -> bool:
+    """Leave out A or B of one element, and shapes in which A is flat: they are the mirror of the tall ones."""
+    return table or (m1 * n1 > 1 and m2 * n2 > 1 and m1 * n2 >= n1 * m2)

@@ -1,0 +1,235 @@
+"""The plan: what happens to every matrix, and how the student is distilled. An immutable value with a hash."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from spaces.canonical import canonical_json, short_hash, significant
+from spaces.errors import UserError, did_you_mean
+
+INITS = ("svd", "whitened", "fisher-whitened")
+"""Closed forms a student can start from: weights alone, input second moments, both sides weighted."""
+
+OBJECTIVES = ("labels", "logits", "logits+hidden", "logits+hidden+attention", "relations")
+"""What a student is taught to match."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What happens to one matrix: a method's name and its numbers, integers and names only."""
+
+    method: str
+    numbers: tuple[tuple[str, int | str], ...] = ()
+
+    @classmethod
+    def of(cls, method: str, **numbers: int | str) -> Choice:
+        """Make a choice from keyword numbers, in one order whatever the order of the call."""
+        return cls(method, tuple(sorted(numbers.items())))
+
+    def __getitem__(self, name: str) -> int:
+        """Return an integer of the choice."""
+        value = dict(self.numbers)[name]
+        if not isinstance(value, int):
+            raise TypeError(f"{name} of {self.method} is {value!r}, not an integer")
+        return value
+
+    def text(self, name: str) -> str:
+        """Return a name of the choice, such as its pattern."""
+        return str(dict(self.numbers)[name])
+
+    def as_dict(self) -> dict[str, int | str]:
+        """Return ``{"method": ..., **numbers}``."""
+        return {"method": self.method, **dict(self.numbers)}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Choice:
+        """Inverse of ``as_dict``; raises UserError for anything but integers and names."""
+        numbers = {k: v for k, v in value.items() if k != "method"}
+        for name, number in numbers.items():
+            if isinstance(number, bool) or not isinstance(number, int | str):
+                raise UserError(f"plan: {name} is {number!r}; allowed: an integer or a name")
+        if not isinstance(value.get("method"), str):
+            raise UserError(f"plan: a choice without a method: {dict(value)!r}")
+        return cls.of(value["method"], **numbers)
+
+
+DENSE = Choice("dense")
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How much of the teacher's skeleton stays, as counts: which parts fall follows one score order per teacher.
+
+    ``layers`` blocks; ``heads[i]`` and ``ffn[i]`` of block i; ``vocabulary`` words. None or empty means all.
+    """
+
+    layers: int | None = None
+    heads: tuple[int, ...] = ()
+    ffn: tuple[int, ...] = ()
+    vocabulary: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return only what is cut."""
+        value = {"layers": self.layers, "heads": list(self.heads), "ffn": list(self.ffn), "vocabulary": self.vocabulary}
+        return {k: v for k, v in value.items() if v}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Structure:
+        """Inverse of ``as_dict``."""
+        _only(value, [f.name for f in fields(cls)], "plan: student.structure")
+        return cls(
+            value.get("layers"), tuple(value.get("heads", ())), tuple(value.get("ffn", ())), value.get("vocabulary")
+        )
+
+
+@dataclass(frozen=True)
+class Student:
+    """The structural part of a plan: enough to build the module without the teacher.
+
+    ``choices`` maps module paths to choices, sorted by path; a matrix that is not named stays dense.
+    ``stored_dtype`` is float32, float16 or bfloat16, as the weights file holds the parameters.
+    """
+
+    signature: str
+    choices: tuple[tuple[str, Choice], ...]
+    init: str = "fisher-whitened"
+    structure: Structure = field(default_factory=Structure)
+    stored_dtype: str = "float32"
+
+    @classmethod
+    def of(cls, signature: str, choices: Mapping[str, Choice], **rest: Any) -> Student:
+        """Make a student from a mapping; dense choices are dropped, since dense is what an unnamed matrix is."""
+        kept = {path: choice for path, choice in choices.items() if choice != DENSE}
+        return cls(signature, tuple(sorted(kept.items())), **rest)
+
+    @cached_property
+    def by_path(self) -> dict[str, Choice]:
+        """The choices by module path."""
+        return dict(self.choices)
+
+    def __getitem__(self, path: str) -> Choice:
+        """Return the choice for ``path``, dense when it is not named."""
+        return self.by_path.get(path, DENSE)
+
+    def __iter__(self) -> Iterator[tuple[str, Choice]]:
+        """Iterate over (path, choice) of what is not dense."""
+        return iter(self.choices)
+
+    @cached_property
+    def hash(self) -> str:
+        """Key of cost, latency and factor caches."""
+        return short_hash(self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {
+            "signature": self.signature,
+            "init": self.init,
+            "structure": self.structure.as_dict(),
+            "stored_dtype": self.stored_dtype,
+            "choices": {path: choice.as_dict() for path, choice in self.choices},
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Student:
+        """Inverse of ``as_dict``; raises UserError for unknown keys or values."""
+        _only(value, [f.name for f in fields(cls)], "plan: student")
+        init, dtype = value.get("init", "fisher-whitened"), value.get("stored_dtype", "float32")
+        if init not in INITS:
+            raise UserError(f"plan: student.init is {init!r}{did_you_mean(str(init), list(INITS))}; allowed: {INITS}")
+        if dtype not in ("float32", "float16", "bfloat16"):
+            raise UserError(f"plan: student.stored_dtype is {dtype!r}; allowed: float32, float16, bfloat16")
+        choices = {path: Choice.from_dict(choice) for path, choice in value.get("choices", {}).items()}
+        structure = Structure.from_dict(value.get("structure", {}))
+        return cls.of(str(value.get("signature", "")), choices, init=init, structure=structure, stored_dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How the student is taught; numbers are kept to 3 significant digits.
+
+    ``label_weight`` in [0, 1] is the share of the hard-label loss; ``intermediate_weight`` multiplies hidden,
+    attention and relation losses; ``temperature`` softens both distributions (the loss carries its square).
+    """
+
+    objective: str = "logits"
+    learning_rate: float = 2e-4
+    temperature: float = 2.0
+    label_weight: float = 0.0
+    intermediate_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Round the numbers and refuse what cannot be trained."""
+        for f in fields(self):
+            if f.name != "objective":
+                object.__setattr__(self, f.name, significant(float(getattr(self, f.name))))
+        if self.objective not in OBJECTIVES:
+            close = did_you_mean(str(self.objective), list(OBJECTIVES))
+            raise UserError(f"plan: distillation.objective is {self.objective!r}{close}; allowed: {OBJECTIVES}")
+        if self.learning_rate <= 0 or self.temperature <= 0:
+            raise UserError(f"plan: distillation.learning_rate and temperature must be above 0, not {self}")
+        if not 0 <= self.label_weight <= 1 or self.intermediate_weight < 0:
+            raise UserError(f"plan: distillation.label_weight must lie in [0, 1], not {self.label_weight}")
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Distillation:
+        """Make one from plain JSON types; raises UserError for unknown keys."""
+        _only(value, [f.name for f in fields(cls)], "plan: distillation")
+        return cls(**value)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A student's structure and how it is distilled."""
+
+    student: Student
+    distillation: Distillation = field(default_factory=Distillation)
+
+    @cached_property
+    def hash(self) -> str:
+        """First 16 hex digits of the sha256 of the canonical JSON."""
+        return short_hash(self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {"student": self.student.as_dict(), "distillation": asdict(self.distillation)}
+
+    def to_json(self) -> str:
+        """Return the canonical JSON text."""
+        return canonical_json(self.as_dict())
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Plan:
+        """Inverse of ``as_dict``; raises UserError for anything that is no plan."""
+        if not isinstance(value, Mapping) or "student" not in value:
+            raise UserError("plan: expected a mapping with the keys student and distillation")
+        _only(value, ["student", "distillation"], "plan")
+        return cls(Student.from_dict(value["student"]), Distillation.from_dict(value.get("distillation", {})))
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Inverse of ``to_json``."""
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"plan: not JSON ({error})") from error
+        return cls.from_dict(value)
+
+    @classmethod
+    def read(cls, file: Path) -> Plan:
+        """Read a plan from a JSON file."""
+        try:
+            return cls.from_json(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def _only(value: Mapping[str, Any], allowed: list[str], where: str) -> None:
+    for key in value:
+        if key not in allowed:
+            raise UserError(f"{where}: unknown key {key!r}{did_you_mean(str(key), allowed)}; allowed: {allowed}")

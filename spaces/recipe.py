@@ -1,0 +1,107 @@
+"""The recipe: a YAML file that trains the final student from a plan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spaces.errors import UserError, did_you_mean
+from spaces.plan import Plan
+
+FORMAT = 1
+MAX_BYTES = 20_000_000
+
+_HEAD = """\
+# A recipe of paredown: the plan of one student and all that it takes to train it.
+#   paredown train {name} --out model/              trains on the final budget
+#   paredown train {name} --out model/ --as-trial   repeats the trial that the search measured
+# Everything may be changed by hand; `paredown diff` shows what differs between two recipes.
+"""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A plan with its teacher, task, budgets, and what to expect of the trained student.
+
+    ``teacher``: path or hub id, hash, trust_remote_code. ``task``: the config's task with absolute paths and a
+    ``hashes`` entry by split. ``trial``: max_steps, rungs, batch size and seed of the search. ``final``: training
+    arguments of ``paredown train``. ``expected``: what the search measured, metric with its standard error.
+    """
+
+    teacher: Mapping[str, Any]
+    task: Mapping[str, Any]
+    plan: Plan
+    trial: Mapping[str, Any]
+    final: Mapping[str, Any]
+    latency: Mapping[str, Any] = field(default_factory=dict)
+    expected: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain YAML types, in the order in which a person reads them."""
+        value: dict[str, Any] = {"format": FORMAT}
+        for f in fields(self):
+            part = getattr(self, f.name)
+            value[f.name] = part.as_dict() if isinstance(part, Plan) else _plain(part)
+        return value
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the recipe, replacing the file in one step, and return its path."""
+        file = Path(path)
+        body = yaml.safe_dump(self.as_dict(), sort_keys=False, width=120, allow_unicode=True)
+        partial = file.with_name(f".{file.name}.partial")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(_HEAD.format(name=file.name) + body, encoding="utf-8")
+            partial.replace(file)
+        except OSError as error:
+            raise UserError(f"{file}: cannot be written ({error.strerror})") from error
+        return file
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], where: str = "recipe") -> Recipe:
+        """Inverse of ``as_dict``; raises UserError for a missing or unknown key or a newer format."""
+        if not isinstance(value, Mapping) or "plan" not in value:
+            raise UserError(f"{where}: no recipe: expected a mapping with the key plan")
+        if value.get("format") != FORMAT:
+            raise UserError(f"{where}: format is {value.get('format')!r}; this version reads format {FORMAT}")
+        names = [f.name for f in fields(cls)]
+        for key in value:
+            if key not in names and key != "format":
+                raise UserError(f"{where}: unknown key {key!r}{did_you_mean(str(key), names)}; allowed: {names}")
+        for key in ("teacher", "task", "trial", "final"):
+            if not isinstance(value.get(key), Mapping):
+                raise UserError(f"{where}: {key} is {value.get(key)!r}; expected a mapping")
+        parts = {k: v for k, v in value.items() if k in names and k != "plan"}
+        return cls(plan=Plan.from_dict(value["plan"]), **parts)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Recipe:
+        """Read a recipe; raises UserError with the file's name for anything that is none."""
+        file = Path(path)
+        try:
+            if file.stat().st_size > MAX_BYTES:
+                raise UserError(f"{file}: larger than {MAX_BYTES // 1_000_000} MB, which no recipe is")
+            value = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            line = getattr(getattr(error, "problem_mark", None), "line", None)
+            at = f":{line + 1}" if line is not None else ""
+            raise UserError(f"{file}{at}: not YAML that can be read") from error
+        return cls.from_dict(value, str(file))
+
+
+def _plain(value: Any) -> Any:
+    """Turn mappings, tuples and paths into what YAML writes without tags."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,193 @@
+"""The signature: a frozen JSON value that describes a teacher's weights, made without torch."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from spaces.canonical import canonical_json, short_hash
+from spaces.errors import UserError
+from spaces.roles import find_roles, natural_key
+from spaces.tensors import TensorSpec
+
+
+@dataclass(frozen=True)
+class Module:
+    """One weight matrix: W is ``shape`` = (m, n), y = W x; for an embedding m = words and n = width.
+
+    ``kind`` is ``linear``, ``conv1d`` (GPT-2's transposed linear; shape is still (out, in)) or ``embedding``;
+    ``tie`` names the module whose weight this one shares; ``block`` is the layer's number or None.
+    """
+
+    path: str
+    kind: str
+    shape: tuple[int, int]
+    dtype: str
+    bias: bool
+    tie: str | None
+    block: int | None
+    role: str
+
+    @property
+    def numel(self) -> int:
+        """Number of weights, bias not counted."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def weight(self) -> str:
+        """Name of the dense weight in the teacher's state dict."""
+        return f"{self.path}.weight"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """All that groups, costs and coordinates need to know of a teacher.
+
+    ``tensors`` are the teacher's stored tensors under their names in its own state dict, tied ones once.
+    """
+
+    architecture: str
+    model_type: str
+    hidden_size: int
+    layers: int
+    heads: int
+    head_size: int
+    intermediate_size: int
+    vocab_size: int
+    modules: tuple[Module, ...]
+    tensors: tuple[TensorSpec, ...]
+
+    @cached_property
+    def hash(self) -> str:
+        """First 16 hex digits of the sha256 of the canonical JSON."""
+        return short_hash(self.as_dict())
+
+    @cached_property
+    def by_path(self) -> dict[str, Module]:
+        """The modules by their path."""
+        return {m.path: m for m in self.modules}
+
+    def module(self, path: str) -> Module:
+        """Return the module at ``path``; raises UserError when the teacher has none there."""
+        if path not in self.by_path:
+            raise UserError(f"plan: {path!r} is no weight matrix of this {self.architecture}")
+        return self.by_path[path]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        value = asdict(self)
+        value["modules"] = [{**asdict(m), "shape": list(m.shape)} for m in self.modules]
+        value["tensors"] = [[t.name, t.dtype, list(t.shape)] for t in self.tensors]
+        return value
+
+    def to_json(self) -> str:
+        """Return the canonical JSON text."""
+        return canonical_json(self.as_dict())
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Signature:
+        """Inverse of ``as_dict``."""
+        modules = tuple(Module(**{**m, "shape": tuple(m["shape"])}) for m in value["modules"])
+        tensors = tuple(TensorSpec(n, d, tuple(s)) for n, d, s in value["tensors"])
+        return cls(**{**value, "modules": modules, "tensors": tensors})
+
+    @classmethod
+    def from_json(cls, text: str) -> Signature:
+        """Inverse of ``to_json``."""
+        return cls.from_dict(json.loads(text))
+
+
+def make_signature(
+    config: Mapping[str, Any],
+    tensors: Iterable[TensorSpec],
+    *,
+    kinds: Mapping[str, str] | None = None,
+    ties: Mapping[str, str] | None = None,
+) -> Signature:
+    """Return the signature of a model from its ``config.json`` and its stored tensors.
+
+    ``kinds`` maps module paths to ``linear``, ``conv1d`` or ``embedding`` where the caller has the real module; from
+    files alone they are told by shape and name. ``ties`` maps a module's path to the one that it shares a weight with.
+    """
+    stored = tuple(sorted(tensors, key=lambda t: natural_key(t.name)))
+    names = {t.name for t in stored}
+    widths = _widths(config, stored)
+    matrices = []
+    for tensor in stored:
+        if len(tensor.shape) != 2 or not tensor.name.endswith(".weight"):
+            continue
+        path = tensor.name.removesuffix(".weight")
+        kind = kinds.get(path, "other") if kinds is not None else _kind_of(path, tensor.shape, widths)
+        if kind == "other":
+            continue
+        m, n = tensor.shape if kind != "conv1d" else tensor.shape[::-1]
+        matrices.append((path, kind, (m, n), tensor.dtype))
+    roles = find_roles([(path, kind, shape) for path, kind, shape, _ in matrices], widths["vocab_size"])
+    modules = tuple(
+        Module(path, kind, shape, dtype, f"{path}.bias" in names, (ties or {}).get(path), *roles[path])
+        for path, kind, shape, dtype in matrices
+    )
+    architectures = config.get("architectures") or ["unknown"]
+    layers = len({m.block for m in modules if m.block is not None})
+    return Signature(
+        str(architectures[0]), str(config.get("model_type", "unknown")), layers=layers, modules=modules, tensors=stored,
+        **widths,
+    )
+
+
+def read_signature(folder: Path) -> Signature:
+    """Return the signature of the model in ``folder`` from ``config.json`` and the safetensors header, without torch.
+
+    Raises UserError when either file is missing or not what it should be.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        tensors = read_header(folder / "model.safetensors")
+    except (OSError, ValueError, KeyError, struct.error) as error:
+        raise UserError(f"{folder}: not a model folder with config.json and model.safetensors ({error})") from error
+    return make_signature(config, tensors)
+
+
+def read_header(file: Path) -> list[TensorSpec]:
+    """Return what a safetensors file holds, from its header alone."""
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        if length > 100_000_000:
+            raise ValueError(f"{file}: header of {length} bytes")
+        header = json.loads(stream.read(length))
+    return [TensorSpec(k, v["dtype"], tuple(v["shape"])) for k, v in header.items() if k != "__metadata__"]
+
+
+def _widths(config: Mapping[str, Any], tensors: Sequence[TensorSpec]) -> dict[str, int]:
+    """Read the widths from the config under the names that model families use for them."""
+
+    def first(*keys: str) -> int:
+        return next((int(config[k]) for k in keys if isinstance(config.get(k), int)), 0)
+
+    hidden = first("hidden_size", "dim", "d_model", "n_embd")
+    heads = first("num_attention_heads", "n_heads", "num_heads", "n_head")
+    if not hidden:  # an unknown family: the commonest side of its matrices
+        sides = Counter(side for t in tensors if len(t.shape) == 2 for side in t.shape)
+        hidden = sides.most_common(1)[0][0] if sides else 0
+    return {
+        "hidden_size": hidden,
+        "heads": heads,
+        "head_size": first("head_dim") or (hidden // heads if heads else 0),
+        "intermediate_size": first("intermediate_size", "hidden_dim", "d_ff", "n_inner") or 4 * hidden,
+        "vocab_size": first("vocab_size"),
+    }
+
+
+def _kind_of(path: str, shape: tuple[int, ...], widths: Mapping[str, int]) -> str:
+    """Tell an embedding from a linear layer by its name and shape: files do not say which class a weight had."""
+    if shape[0] == widths["vocab_size"] and not re.search(r"(decoder|lm_head|predictions)", path):
+        return "embedding"
+    leaf = path.rsplit(".", 1)[-1]
+    return "embedding" if re.search(r"(embeddings?|wte|wpe|shared|attention_bias)$", leaf) else "linear"

@@ -1,0 +1,78 @@
+"""Structural cuts as arithmetic: the signature of a teacher with fewer layers, heads, FFN units or words."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import lru_cache
+
+from spaces.errors import UserError
+from spaces.plan import Structure
+from spaces.signature import Module, Signature
+from spaces.tensors import TensorSpec
+
+
+@lru_cache(maxsize=256)
+def cut(signature: Signature, structure: Structure) -> Signature:
+    """Return the signature of what is left; a structure that cuts nothing returns ``signature`` itself.
+
+    Kept blocks are renumbered from 0. Raises UserError when more is to be kept than there is.
+    """
+    if structure == Structure():
+        return signature
+    _check(signature, structure)
+    layers = structure.layers or signature.layers
+    kept = [m for m in signature.modules if m.block is None or m.block < layers]
+    shapes = {m.weight: _shape(m, signature, structure) for m in kept}
+    modules = tuple(replace(m, shape=shapes[m.weight]) for m in kept)
+    dropped = tuple(f"{_block_path(m)}." for m in signature.modules if m.block is not None and m.block >= layers)
+    tensors = tuple(_tensor(t, modules, shapes) for t in signature.tensors if not t.name.startswith(dropped))
+    return replace(signature, layers=layers, modules=modules, tensors=tensors)
+
+
+def _block_path(module: Module) -> str:
+    match = re.match(r"^(.*?\.\d+)\.", module.path)
+    assert match is not None, "a module in a block has the block's number in its path"
+    return match[1]
+
+
+def _shape(module: Module, signature: Signature, structure: Structure) -> tuple[int, int]:
+    m, n = module.shape
+    if module.role == "embedding" and structure.vocabulary:
+        return (structure.vocabulary, n)
+    if module.block is None:
+        return (m, n)
+    if structure.heads and module.role in ("qkv", "attn_out"):
+        heads = structure.heads[module.block]
+        return (m // signature.heads * heads, n) if module.role == "qkv" else (m, n // signature.heads * heads)
+    if structure.ffn and module.role in ("ffn_in", "ffn_out"):
+        units = structure.ffn[module.block]
+        width = signature.intermediate_size
+        return (m // width * units, n) if module.role == "ffn_in" else (m, units)
+    return (m, n)
+
+
+def _tensor(tensor: TensorSpec, modules: tuple[Module, ...], shapes: dict[str, tuple[int, int]]) -> TensorSpec:
+    """Give a tensor its new shape: weights as their module says (transposed for conv1d), biases the output side."""
+    for module in modules:
+        if tensor.name == module.weight:
+            shape = shapes[tensor.name]
+            return replace(tensor, shape=shape[::-1] if module.kind == "conv1d" else shape)
+        if tensor.name == f"{module.path}.bias":
+            return replace(tensor, shape=(shapes[module.weight][0],))
+    return tensor
+
+
+def _check(signature: Signature, structure: Structure) -> None:
+    layers = structure.layers or signature.layers
+    for name, value, most in (
+        ("layers", layers, signature.layers),
+        *(("heads", h, signature.heads) for h in structure.heads),
+        *(("ffn", f, signature.intermediate_size) for f in structure.ffn),
+        ("vocabulary", structure.vocabulary or 1, signature.vocab_size or 1),
+    ):
+        if not 1 <= value <= most:
+            raise UserError(f"plan: structure.{name} is {value}; allowed: 1 to {most}")
+    for name, values in (("heads", structure.heads), ("ffn", structure.ffn)):
+        if values and len(values) != layers:
+            raise UserError(f"plan: structure.{name} has {len(values)} numbers for {layers} layers")

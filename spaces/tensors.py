@@ -1,0 +1,66 @@
+"""Stored tensors, and the exact size of the safetensors file that holds them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+
+BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+"""Bytes of one element, by the dtype's name in a safetensors header."""
+
+DTYPE_ORDER = ("U64", "I64", "F64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16", "F8", "I8", "U8", "BOOL")
+"""The order in which the safetensors writer lays out dtypes; within one dtype, tensors are sorted by name."""
+
+FLOAT_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+"""What ``run.stored_dtype`` may say, and how the header calls it."""
+
+METADATA = {"format": "pt"}
+"""The ``__metadata__`` of every file that paredown writes (transformers asks for this entry)."""
+
+
+@dataclass(frozen=True, order=True)
+class TensorSpec:
+    """One stored tensor: its name in the file, dtype as in a safetensors header, and shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the data, without the header."""
+        return self.numel * BYTES[self.dtype]
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the elements are parameters; masks and indices are not."""
+        return self.dtype in FLOAT_DTYPES.values()
+
+
+def header_bytes(tensors: Iterable[TensorSpec], metadata: Mapping[str, str] = METADATA) -> int:
+    """Return the bytes of the safetensors header for ``tensors``, its 8-byte length included.
+
+    The header is compact JSON with ``__metadata__`` first, tensors by dtype then name, padded with spaces to a
+    multiple of 8.
+    """
+    entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset = 0
+    for tensor in sorted(tensors, key=lambda t: (DTYPE_ORDER.index(t.dtype), t.name)):
+        end = offset + tensor.nbytes
+        entries[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    return 8 + (len(text) + 7) // 8 * 8
+
+
+def file_bytes(tensors: Iterable[TensorSpec], metadata: Mapping[str, str] = METADATA) -> int:
+    """Return the exact size in bytes of the safetensors file that holds ``tensors``."""
+    tensors = list(tensors)
+    return header_bytes(tensors, metadata) + sum(t.nbytes for t in tensors)
