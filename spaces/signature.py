@@ -119,12 +119,13 @@ def make_signature(
     stored = tuple(sorted(tensors, key=lambda t: natural_key(t.name)))
     names = {t.name for t in stored}
     widths = _widths(config, stored)
+    transposed = _transposed_leaves(stored)
     matrices = []
     for tensor in stored:
         if len(tensor.shape) != 2 or not tensor.name.endswith(".weight"):
             continue
         path = tensor.name.removesuffix(".weight")
-        kind = kinds.get(path, "other") if kinds is not None else _kind_of(path, tensor.shape, widths)
+        kind = kinds.get(path, "other") if kinds is not None else _kind_of(path, tensor.shape, widths, transposed)
         if kind == "other":
             continue
         m, n = tensor.shape if kind != "conv1d" else tensor.shape[::-1]
@@ -185,9 +186,22 @@ def _widths(config: Mapping[str, Any], tensors: Sequence[TensorSpec]) -> dict[st
     }
 
 
-def _kind_of(path: str, shape: tuple[int, ...], widths: Mapping[str, int]) -> str:
-    """Tell an embedding from a linear layer by its name and shape: files do not say which class a weight had."""
+def _transposed_leaves(tensors: Sequence[TensorSpec]) -> set[str]:
+    """Return the last names of layers that store W as (in, out), as GPT-2 does: their bias has the second side."""
+    shapes = {t.name: t.shape for t in tensors}
+    found = set()
+    for name, shape in shapes.items():
+        path = name.removesuffix(".weight")
+        if len(shape) == 2 and shape[0] != shape[1] and shapes.get(f"{path}.bias") == shape[1:]:
+            found.add(path.rpartition(".")[2])
+    return found
+
+
+def _kind_of(path: str, shape: tuple[int, ...], widths: Mapping[str, int], transposed: set[str]) -> str:
+    """Tell a layer's kind by name and shape: files do not say which class a weight had."""
+    leaf = path.rpartition(".")[2]
+    if leaf in transposed:
+        return "conv1d"
     if shape[0] == widths["vocab_size"] and not re.search(r"(decoder|lm_head|predictions)", path):
         return "embedding"
-    leaf = path.rsplit(".", 1)[-1]
     return "embedding" if re.search(r"(embeddings?|wte|wpe|shared|attention_bias)$", leaf) else "linear"

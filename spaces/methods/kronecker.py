@@ -11,6 +11,8 @@ from spaces.plan import Choice
 
 MAX_SHAPES = 12
 """At most this many divisor shapes are offered for a matrix (DESIGN 5)."""
+FORMED_ABOVE = 0.7
+"""From this share of the dense multiply-adds on the layer forms W once and multiplies it: that is faster (measured)."""
 
 
 class Kronecker(Method):
@@ -28,10 +30,11 @@ class Kronecker(Method):
         return (Stored("a", (terms, m1, n1)), Stored("b", (terms, shape[0] // m1, shape[1] // n1)))
 
     def multiply_adds(self, shape: Shape, choice: Choice) -> int:
-        """Cheaper of the two orders, per term (KroneckerBERT, eq. 7, as multiply-adds)."""
+        """Cheaper of the two orders, per term (KroneckerBERT, eq. 7, as multiply-adds); m n where W is formed."""
         m1, n1, terms = choice["m1"], choice["n1"], choice["terms"]
         m2, n2 = shape[0] // m1, shape[1] // n1
-        return terms * min(m2 * n2 * n1 + m1 * n1 * m2, m1 * n1 * n2 + m2 * n2 * m1)
+        factored = terms * min(m2 * n2 * n1 + m1 * n1 * m2, m1 * n1 * n2 + m2 * n2 * m1)
+        return factored if factored <= FORMED_ABOVE * shape[0] * shape[1] else shape[0] * shape[1]
 
     def row_multiply_adds(self, shape: Shape, choice: Choice) -> int:
         """Terms x n: one row is the outer product of a row of A and a row of B."""
