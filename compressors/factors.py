@@ -1,0 +1,164 @@
+"""A teacher's matrices with their error weights, and their decompositions: computed once, shared by all trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor
+
+from compressors.closed_forms import Target, low_rank, nearest_kronecker
+from compressors.factor_cache import FactorCache
+from compressors.signature import signature_of, stored_tensors
+from spaces.plan import INITS
+from spaces.signature import Signature, read_signature
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from compressors.calibration import Calibration
+
+FORMULAS = 1
+"""Part of every cache key; to be raised when a closed form changes."""
+
+Kept = tuple[Tensor | None, Tensor | None]
+"""Rows and columns of a matrix that a structural cut keeps, as indices; None keeps all."""
+
+
+class Factors:
+    """Closed forms of one teacher's matrices; ``kept`` cuts them first, ``folder`` holds the cache (None: memory)."""
+
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        signature: Signature,
+        calibration: Calibration | None = None,
+        *,
+        folder: Path | None = None,
+        kept: Mapping[str, Kept] | None = None,
+    ) -> None:
+        self.weights, self.signature, self.calibration = weights, signature, calibration
+        self.kept = dict(kept or {})
+        self._cache = FactorCache(folder)
+        self._digests: dict[str, bytes] = {}
+
+    @classmethod
+    def read(
+        cls,
+        teacher_folder: Path,
+        calibration: Calibration | None = None,
+        *,
+        folder: Path | None = None,
+        signature: Signature | None = None,
+    ) -> Factors:
+        """Factors of the model in ``teacher_folder``."""
+        signature = signature or read_signature(teacher_folder)
+        return cls(load_file(teacher_folder / "model.safetensors"), signature, calibration, folder=folder)
+
+    @classmethod
+    def of_model(
+        cls, model: PreTrainedModel, calibration: Calibration | None = None, *, folder: Path | None = None
+    ) -> Factors:
+        """Factors of a model in memory."""
+        weights = {name: t.detach().cpu() for name, t in stored_tensors(model).items()}
+        return cls(weights, signature_of(model), calibration, folder=folder)
+
+    def cut(self, kept: Mapping[str, Kept]) -> Factors:
+        """Return the factors of what is left of the matrices; the cache is shared."""
+        other = Factors(self.weights, self.signature, self.calibration, kept=kept)
+        other._cache, other._digests = self._cache, self._digests
+        return other
+
+    def init_of(self, init: str) -> str:
+        """Return ``init``, or ``svd`` where there is no calibration to weigh with."""
+        if init not in INITS:
+            raise ValueError(f"init {init!r} is none of {INITS}")
+        return init if self.calibration is not None else "svd"
+
+    def target(self, path: str, init: str) -> Target:
+        """Return the matrix at ``path`` with the error weights of ``init``, in float64 and (out, in) orientation."""
+        module = self.signature.module(path)
+        weight = self.weights[module.weight].to(torch.float64)
+        weight = (weight.T if module.kind == "conv1d" else weight).contiguous()
+        whole = Target(weight)
+        if self.calibration is not None and self.init_of(init) != "svd":
+            whole = self.calibration.target(path, weight, fisher=init == "fisher-whitened")
+        return _cut(whole, *self.kept.get(path, (None, None)))
+
+    def bias(self, path: str) -> Tensor | None:
+        """Return the bias of ``path`` in float64, cut like its rows."""
+        bias = self.weights.get(f"{path}.bias")
+        rows = self.kept.get(path, (None, None))[0]
+        return None if bias is None else (bias if rows is None else bias[rows]).to(torch.float64)
+
+    def low_rank(self, path: str, init: str) -> tuple[Tensor, Tensor]:
+        """Return up (m, q) and down (q, n) of full length, float32: rank r is the first r columns and rows."""
+        entry = self._low_rank(path, init)
+        return entry["up"], entry["down"]
+
+    def kronecker(self, path: str, init: str, m1: int, n1: int) -> tuple[Tensor, Tensor]:
+        """Return all terms a (q, m1, n1) and b (q, m2, n2), float32: k terms are the first k."""
+
+        def compute() -> dict[str, Tensor]:
+            a, b, energies = nearest_kronecker(self.target(path, init), m1, n1)
+            return {"a": a.float(), "b": b.float(), "energies": energies}
+
+        entry = self._cache.get(self._key(path, init, f"kronecker {m1} {n1}"), compute)
+        return entry["a"], entry["b"]
+
+    def curves(self, init: str = "fisher-whitened") -> dict[str, NDArray[np.float64]]:
+        """Return for every matrix the energies (min(m, n),), descending, times its uses per example.
+
+        The sum over i > r is the error that rank r leaves, weighed by the loss: comparable between matrices.
+        """
+        curves = {}
+        for module in self.signature.modules:
+            uses = 1.0 if self.calibration is None else self.calibration.uses(module.path)
+            energies = self._low_rank(module.path, init)["energies"]
+            curves[module.path] = np.asarray(energies.numpy(), dtype=np.float64) * uses
+        return curves
+
+    def _low_rank(self, path: str, init: str) -> dict[str, Tensor]:
+        def compute() -> dict[str, Tensor]:
+            up, down, energies = low_rank(self.target(path, init))
+            return {"up": up.float(), "down": down.float(), "energies": energies}
+
+        return self._cache.get(self._key(path, init, "low rank"), compute)
+
+    def _key(self, path: str, init: str, what: str) -> str:
+        """Return the content-addressed name of one decomposition: everything that it is computed from."""
+        init = self.init_of(init)
+        digest = blake2b(f"{FORMULAS} {what} {init}".encode(), digest_size=16)
+        digest.update(self._weight_digest(path))
+        if init != "svd" and self.calibration is not None:
+            digest.update(f"{self.calibration.digest} {path}".encode())
+        for index in self.kept.get(path, (None, None)):
+            digest.update(b"all" if index is None else index.numpy().tobytes())
+        return digest.hexdigest()
+
+    def _weight_digest(self, path: str) -> bytes:
+        if path not in self._digests:
+            module = self.signature.module(path)
+            weight = self.weights[module.weight].contiguous()
+            head = f"{module.kind} {weight.dtype} {tuple(weight.shape)}".encode()
+            data = weight.view(torch.uint8).numpy().data
+            self._digests[path] = blake2b(head + blake2b(data).digest()).digest()
+        return self._digests[path]
+
+
+def _cut(target: Target, rows: Tensor | None, columns: Tensor | None) -> Target:
+    """Return the target of the kept rows and columns; the second moment of a part is a part of the second moment."""
+    weight, d, c, mean = target.weight, target.rows, target.columns, target.mean
+    if rows is not None:
+        weight, d = weight[rows], None if d is None else d[rows]
+    if columns is not None:
+        weight, mean = weight[:, columns], None if mean is None else mean[columns]
+        if c is not None:
+            c = c[columns] if c.dim() == 1 else c[columns][:, columns]
+    return Target(weight, d, c, mean)

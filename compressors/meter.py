@@ -1,0 +1,253 @@
+"""The meter: the one place that measures latency.
+
+Inside a search other trials load the machine, and wall-clock medians vary by a quarter; the CPU time of the calling
+thread does not. So student and teacher run in turn, one thread, and what is kept is the ratio of the medians of their
+CPU times (of event times on a GPU); times the teacher's wall-clock median on a quiet machine that is a latency. Before
+and after a search, with nothing else running, ``quiet`` and ``sitting`` read the clock on the wall.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from compressors.distill.machine import host, peak_memory_mb, torch_threads
+from compressors.distill.modes import evaluating
+
+__all__ = ["Latency", "Meter", "Runner", "Timing", "host", "peak_memory_mb", "random_inputs"]
+
+Runner = Callable[[dict[str, npt.NDArray[np.int64]]], Any]
+"""Any other runtime: called with the inputs as numpy arrays [batch, tokens]."""
+
+TOLERANCE = 0.01
+"""Relative half width of the 90 % interval at which measuring ends; latencies within 2 % are taken as equal."""
+
+ROUNDS = (20, 400)
+"""Fewest and most rounds inside a search."""
+
+SITTING_ROUNDS = (60, 400)
+"""The same on the wall's clock, where a disturbance lasts longer than a few rounds."""
+
+WARMUP = 5
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one batch: median and deciles on the scale of a quiet machine; smaller is better.
+
+    ``ratio`` = student / teacher in the same sitting, ``error`` the relative half width of its 90 % interval;
+    ``own_ms`` and ``teacher_ms`` are what ``clock`` (``thread-cpu``, ``cuda`` or ``wall``) gave. Not ``trusted`` where
+    time ran out before the interval was narrow.
+    """
+
+    ms: float
+    p10: float
+    p90: float
+    ratio: float
+    error: float
+    rounds: int
+    own_ms: float
+    teacher_ms: float
+    clock: str
+    trusted: bool
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall-clock milliseconds of one model in a quiet sitting: median and deciles; ``error`` as for ``Latency``."""
+
+    name: str
+    ms: float
+    p10: float
+    p90: float
+    error: float
+    rounds: int
+    trusted: bool
+
+
+class Meter:
+    """Measures students against one teacher, at one batch shape, threads and device; float32, eager, no gradients.
+
+    ``quiet_ms`` is the teacher's median on the quiet machine; without it the median of the same sitting stands in,
+    so that ``ms`` is in CPU time. With more than one thread the clock is the wall's: a thread's CPU time leaves out
+    what its helpers did.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        batch_size: int = 1,
+        sequence_length: int = 32,
+        threads: int = 1,
+        device: str | torch.device = "cpu",
+        *,
+        quiet_ms: float | None = None,
+        time_limit_s: float = 10.0,
+        seed: int = 0,
+    ) -> None:
+        self.teacher, self.threads, self.device = teacher.to(device), threads, torch.device(device)
+        self.quiet_ms, self.time_limit_s = quiet_ms, time_limit_s
+        self.inputs = random_inputs(teacher, batch_size, sequence_length, seed)
+
+    @property
+    def clock(self) -> str:
+        """What times are read from inside a search."""
+        if self.device.type == "cuda":
+            return "cuda"
+        return "thread-cpu" if self.threads == 1 else "wall"
+
+    def measure(self, student: nn.Module) -> Latency:
+        """Return the latency of ``student``, in rounds that alternate with the teacher."""
+        times = self._interleave({"teacher": self.teacher, "student": student}, self.clock)
+        own, reference = times["student"], times["teacher"]
+        scale = (self.quiet_ms or float(np.median(reference))) / float(np.median(reference))
+        low, middle, high = np.quantile(own, [0.1, 0.5, 0.9])
+        error = float(np.hypot(_error(own), _error(reference)))
+        return Latency(
+            ms=float(middle) * scale,
+            p10=float(low) * scale,
+            p90=float(high) * scale,
+            ratio=float(middle / np.median(reference)),
+            error=error,
+            rounds=len(own),
+            own_ms=float(middle),
+            teacher_ms=float(np.median(reference)),
+            clock=self.clock,
+            trusted=error <= TOLERANCE,
+        )
+
+    def quiet(self) -> Timing:
+        """Return the teacher's wall-clock latency; nothing else should be running."""
+        return self.sitting({"teacher": self.teacher})[0]
+
+    def sitting(self, models: Mapping[str, nn.Module | Runner]) -> list[Timing]:
+        """Return the wall-clock latency of each model, measured in turns in one go; nothing else should be running.
+
+        A model that is no module (another runtime) is called with the inputs as numpy arrays.
+        """
+        times = self._interleave(models, "cuda-wall" if self.device.type == "cuda" else "wall", SITTING_ROUNDS)
+        rows = []
+        for name, values in times.items():
+            low, middle, high = (float(q) for q in np.quantile(values, [0.1, 0.5, 0.9]))
+            error = _error(values)
+            rows.append(Timing(name, middle, low, high, error, len(values), error <= TOLERANCE))
+        return rows
+
+    def _interleave(
+        self, models: Mapping[str, nn.Module | Runner], clock: str, rounds: tuple[int, int] = ROUNDS
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """Return milliseconds per model [rounds]; ends when all medians are known well enough, or time runs out."""
+        calls = {name: self._call(model) for name, model in models.items()}
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        modules = [model for model in models.values() if isinstance(model, nn.Module)]
+        with _still(self.threads, modules), torch.inference_mode():
+            for call in calls.values():
+                for _ in range(WARMUP):
+                    call()
+            read = _timer(clock)
+            deadline = time.perf_counter() + self.time_limit_s * len(calls) / 2
+            for done in range(1, rounds[1] + 1):
+                for name, call in calls.items():
+                    times[name].append(read(call))
+                if done >= rounds[0] and done % 10 == 0 and _settled(times):
+                    break
+                if done >= 3 and time.perf_counter() > deadline:
+                    break
+        return {name: np.array(values) for name, values in times.items()}
+
+    def _call(self, model: nn.Module | Runner) -> Callable[[], Any]:
+        if not isinstance(model, nn.Module):
+            return lambda: model(self.inputs)
+        model.to(self.device)
+        inputs = {name: torch.from_numpy(array).to(self.device) for name, array in self.inputs.items()}
+        return lambda: model(**inputs)
+
+
+def random_inputs(
+    teacher: nn.Module, batch_size: int, sequence_length: int, seed: int = 0
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Return token ids drawn from the teacher's vocabulary and a full attention mask, int64 [batch, tokens].
+
+    The padding token is left out: some families count positions from it.
+    """
+    config = getattr(teacher, "config", None)
+    words = int(getattr(config, "vocab_size", 0) or 0)
+    if not words:
+        words = next(m.num_embeddings for m in teacher.modules() if isinstance(m, nn.Embedding))
+    ids = np.random.default_rng(seed).integers(0, words, (batch_size, sequence_length))
+    pad = getattr(config, "pad_token_id", None)
+    if pad is not None:
+        ids[ids == pad] = (pad + 1) % words
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
+
+def _error(values: npt.NDArray[np.float64]) -> float:
+    """Relative half width of the 90 % interval of the median.
+
+    A median's standard error is 1.2533 sigma / sqrt(n); sigma is IQR / 1.349, which a few disturbed rounds do not move.
+    """
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return float(1.645 * 1.2533 * (high - low) / 1.349 / np.sqrt(len(values)) / middle)
+
+
+def _settled(times: Mapping[str, list[float]]) -> bool:
+    # The ratio of two medians adds their errors in quadrature.
+    return all(_error(np.array(values)) <= TOLERANCE / 2**0.5 for values in times.values())
+
+
+def _timer(clock: str) -> Callable[[Callable[[], Any]], float]:
+    """Return a function that calls its argument and returns the milliseconds it took."""
+    if clock == "cuda":
+        return _cuda_ms
+    if clock == "cuda-wall":
+        return _cuda_wall_ms
+    now = time.thread_time_ns if clock == "thread-cpu" else time.perf_counter_ns
+    return lambda call: _clock_ms(call, now)
+
+
+def _clock_ms(call: Callable[[], Any], now: Callable[[], int]) -> float:
+    started = now()
+    call()
+    return (now() - started) / 1e6
+
+
+def _cuda_wall_ms(call: Callable[[], Any]) -> float:
+    torch.cuda.synchronize()
+    started = time.perf_counter_ns()
+    call()
+    torch.cuda.synchronize()
+    return (time.perf_counter_ns() - started) / 1e6
+
+
+def _cuda_ms(call: Callable[[], Any]) -> float:
+    started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    started.record()
+    call()
+    ended.record()
+    ended.synchronize()
+    return float(started.elapsed_time(ended))
+
+
+@contextmanager
+def _still(threads: int, modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Set threads and modes for the rounds, and keep the garbage collector out of them."""
+    running = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        with torch_threads(threads), ExitStack() as stack:
+            for module in modules:
+                stack.enter_context(evaluating(module))
+            yield
+    finally:
+        if running:
+            gc.enable()

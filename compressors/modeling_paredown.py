@@ -1,0 +1,574 @@
+"""Compressed layers, and the models that hold them.
+
+This file is copied verbatim into every exported model folder. It imports torch and transformers only, so that
+``AutoModelFor...from_pretrained(folder, trust_remote_code=True)`` works where paredown is not installed.
+
+W is always (m, n): outputs and inputs, y = W x; for an embedding words and width. A layer has two sides that do not
+know of each other: how W is stored (``LowRank``, ``Kronecker``, ...) and how it is used (``AsLinear``,
+``AsEmbedding``). Masks hold one bit per element or block, packed into bytes, lowest bit first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.pytorch_utils import Conv1D
+
+BLOCK = 8
+"""Side of a square block of the pattern ``blocks``."""
+BATCHED_BELOW = 32
+"""Up to this many rows of A a batched product is the fastest kernel for Kronecker layers, above it a plain one."""
+FORMED_ABOVE = 0.7
+"""From this share of the dense layer's multiply-adds on, Kronecker factors run slower than the matrix they make."""
+
+Shape = tuple[int, int]
+
+
+class StoredWeight(nn.Module):
+    """How W is stored: what it is multiplied with, and how its rows are read."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = (int(shape[0]), int(shape[1]))
+
+    def dense(self) -> Tensor:
+        """Return W (m, n)."""
+        raise NotImplementedError
+
+    def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return W x + bias for x (..., n)."""
+        return F.linear(x, self.dense(), bias)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Return the rows of W at ``ids``: (..., n)."""
+        return F.embedding(ids, self.dense())
+
+    @property
+    def weight(self) -> Tensor:
+        """W (m, n), for code that looks at a layer's weight."""
+        return self.dense()
+
+    def extra_repr(self) -> str:
+        """Shapes of what is stored."""
+        return ", ".join(f"{name}={tuple(p.shape)}" for name, p in self.named_parameters(recurse=False))
+
+
+class LowRank(StoredWeight):
+    """W = up (m, r) down (r, n)."""
+
+    def __init__(self, shape: Shape, *, rank: int) -> None:
+        super().__init__(shape)
+        self.up = _parameter(self.shape[0], rank)
+        self.down = _parameter(rank, self.shape[1])
+
+    def dense(self) -> Tensor:
+        """Return up down."""
+        return self.up @ self.down
+
+    def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Two thin products."""
+        return F.linear(F.linear(x, self.down), self.up, bias)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """A row of ``up`` times ``down``."""
+        return F.embedding(ids, self.up) @ self.down
+
+
+class Assembled(StoredWeight):
+    """A weight that has to be put together from masks before it can be used.
+
+    With gradients it is assembled anew, differentiably; without, once: the assembled tensors are kept until a
+    parameter changes or moves, a gradient is wanted, or the mode changes. (Versions alone do not tell: torch's fused
+    optimisers and writes through ``.data`` leave them as they are.)
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        self._kept: tuple[Any, tuple[Tensor, ...]] | None = None
+        self._indices: dict[str, tuple[Any, Tensor]] = {}
+
+    def assemble(self) -> tuple[Tensor, ...]:
+        """Return the tensors that the weight is made of."""
+        raise NotImplementedError
+
+    def assembled(self) -> tuple[Tensor, ...]:
+        """Return what ``assemble`` returns, from the cache where no gradient is wanted."""
+        if torch.compiler.is_compiling():  # an export takes what an ordinary call before it left here
+            kept = self._kept if torch.compiler.is_exporting() else None
+            return self.assemble() if kept is None else kept[1]
+        if self.training or torch.is_grad_enabled():
+            self._kept = None
+            return self.assemble()
+        state = tuple(_state(t) for t in (*self._parameters.values(), *self._buffers.values()) if t is not None)
+        if self._kept is None or self._kept[0] != state:
+            self._kept = (state, self.assemble())
+        return self._kept[1]
+
+    def add_mask(self, name: str, shape: Shape, *, pattern: str, kept: int = 0, n: int = 0, m: int = 0) -> None:
+        """Register ``<name>values`` and ``<name>mask``; until real ones are loaded the first units are kept."""
+        blocks = pattern == "blocks"
+        units = shape[0] * shape[1] // (BLOCK**2 if blocks else 1)
+        first = torch.arange(units) % m < n if pattern == "n:m" else torch.arange(units) < kept
+        count = units * n // m if pattern == "n:m" else kept
+        self.register_parameter(f"{name}values", _parameter(count, BLOCK, BLOCK) if blocks else _parameter(count))
+        self.register_buffer(f"{name}mask", pack_bits(first))
+
+    def masked(self, name: str, shape: Shape) -> Tensor:
+        """Return the dense matrix (``shape``) of one mask and its values, differentiable in the values."""
+        values, mask = getattr(self, f"{name}values"), getattr(self, f"{name}mask")
+        if not torch.compiler.is_compiling() and self._indices.get(name, (None,))[0] != _state(mask):
+            with torch.inference_mode(False):  # training may follow, and cannot save an inference tensor
+                self._indices[name] = (_state(mask), unpack_bits(mask).nonzero()[:, 0])
+        return scatter(values, self._indices[name][1], shape)
+
+    def train(self, mode: bool = True) -> Assembled:
+        """Set the mode; a change forgets what was assembled."""
+        if mode or self.training:
+            self._kept = None
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._kept, self._indices = None, {}
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+
+class Kronecker(Assembled):
+    """W = sum_i A_i (x) B_i with ``a`` (terms, m1, n1) and ``b`` (terms, m2, n2).
+
+    The product is not formed, unless there are so many terms that the factors need as much work as W itself.
+    """
+
+    def __init__(self, shape: Shape, *, m1: int, n1: int, terms: int) -> None:
+        super().__init__(shape)
+        m2, n2 = self.shape[0] // m1, self.shape[1] // n1
+        self.a = _parameter(terms, m1, n1)
+        self.b = _parameter(terms, m2, n2)
+        b_first, a_first = n1 * m2 * (n2 + m1), n2 * m1 * (n1 + m2)  # multiply-adds of a term (KroneckerBERT, eq. 7)
+        self.b_first = b_first <= a_first
+        self.formed = terms * min(b_first, a_first) > FORMED_ABOVE * self.shape[0] * self.shape[1]
+
+    def assemble(self) -> tuple[Tensor, ...]:
+        """(W,): all terms by one product of the rearranged factors."""
+        (_, m1, n1), (_, m2, n2) = self.a.shape, self.b.shape
+        blocks = self.a.flatten(1).T @ self.b.flatten(1)
+        return (blocks.view(m1, n1, m2, n2).transpose(1, 2).reshape(self.shape),)
+
+    def dense(self) -> Tensor:
+        """Return the sum of the products."""
+        return self.assembled()[0]
+
+    def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """(A (x) B) x = A X B^T with X = x as (n1, n2), rows first; the cheaper of the two orders."""
+        if self.formed:
+            return F.linear(x, self.dense(), bias)
+        grid = x.reshape(-1, self.a.shape[2], self.b.shape[2])
+        if self.b_first:
+            y = kronecker_product(grid, self.a, self.b)
+        else:
+            y = kronecker_product(grid.transpose(1, 2).contiguous(), self.b, self.a).transpose(1, 2)
+        y = y.reshape(*x.shape[:-1], self.shape[0])
+        return y if bias is None else y + bias
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Sum of outer products of a row of A and a row of B."""
+        m2 = self.b.shape[1]
+        if m2 == 1:
+            return torch.einsum("k...p,kq->...pq", self.a[:, ids], self.b[:, 0]).flatten(-2)
+        return torch.einsum("k...p,k...q->...pq", self.a[:, ids // m2], self.b[:, ids % m2]).flatten(-2)
+
+
+def kronecker_product(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Return sum_i A_i X B_i^T (T, m1, m2) for X (T, n1, n2), a (k, m1, n1), b (k, m2, n2); B first.
+
+    All terms go through two products. A small A is multiplied in batches; a large one as one plain product, which
+    has to be given contiguous rows (without them it runs up to 4 times slower than the dense layer).
+    """
+    terms, m1, n1 = a.shape
+    m2 = b.shape[1]
+    partial = F.linear(x, b.flatten(0, 1)).view(-1, n1 * terms, m2)
+    joined = a.permute(1, 2, 0).reshape(m1, n1 * terms)
+    if m1 <= BATCHED_BELOW:
+        return torch.matmul(joined, partial)
+    return F.linear(partial.transpose(1, 2).contiguous(), joined).transpose(1, 2)
+
+
+class Sparse(Assembled):
+    """W with only the kept weights stored; executed as the dense product."""
+
+    def __init__(self, shape: Shape, **numbers: Any) -> None:
+        super().__init__(shape)
+        self.add_mask("", self.shape, **numbers)
+
+    def assemble(self) -> tuple[Tensor, ...]:
+        """(W,)."""
+        return (self.masked("", self.shape),)
+
+    def dense(self) -> Tensor:
+        """Return W."""
+        return self.assembled()[0]
+
+
+class LowRankSparse(Assembled):
+    """W = up down + S; added once into one matrix, which is multiplied."""
+
+    def __init__(self, shape: Shape, *, rank: int, **numbers: Any) -> None:
+        super().__init__(shape)
+        self.up = _parameter(self.shape[0], rank)
+        self.down = _parameter(rank, self.shape[1])
+        self.add_mask("", self.shape, **numbers)
+
+    def assemble(self) -> tuple[Tensor, ...]:
+        """(W,)."""
+        return (torch.addmm(self.masked("", self.shape), self.up, self.down),)
+
+    def dense(self) -> Tensor:
+        """Return W."""
+        return self.assembled()[0]
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """In training only the rows that are asked for go through the factors: a table has many more."""
+        if not torch.is_grad_enabled():
+            return super().rows(ids)
+        return F.embedding(ids, self.up) @ self.down + F.embedding(ids, self.masked("", self.shape))
+
+
+class PrunedLowRank(Assembled):
+    """W = up down with both factors masked."""
+
+    def __init__(self, shape: Shape, *, rank: int, kept_up: int, kept_down: int) -> None:
+        super().__init__(shape)
+        self.factor_shapes = ((self.shape[0], rank), (rank, self.shape[1]))
+        self.add_mask("up_", self.factor_shapes[0], pattern="unstructured", kept=kept_up)
+        self.add_mask("down_", self.factor_shapes[1], pattern="unstructured", kept=kept_down)
+
+    def assemble(self) -> tuple[Tensor, ...]:
+        """(up, down)."""
+        return (self.masked("up_", self.factor_shapes[0]), self.masked("down_", self.factor_shapes[1]))
+
+    def dense(self) -> Tensor:
+        """Return up down."""
+        up, down = self.assembled()
+        return up @ down
+
+    def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Two thin products."""
+        up, down = self.assembled()
+        return F.linear(F.linear(x, down), up, bias)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """A row of ``up`` times ``down``."""
+        up, down = self.assembled()
+        return F.embedding(ids, up) @ down
+
+
+class AsLinear(StoredWeight):
+    """A stored weight in place of ``nn.Linear`` or GPT-2's ``Conv1D``."""
+
+    bias: nn.Parameter | None
+
+    def __init__(self, shape: Shape, *, bias: bool, **numbers: Any) -> None:
+        super().__init__(shape, **numbers)
+        self.out_features, self.in_features = self.shape
+        self.register_parameter("bias", nn.Parameter(torch.zeros(self.shape[0])) if bias else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return W x + bias."""
+        return self.multiply(x, self.bias)
+
+
+class AsEmbedding(StoredWeight):
+    """A stored weight in place of ``nn.Embedding``; the row at ``padding_idx`` gets no gradient."""
+
+    def __init__(self, shape: Shape, *, padding_idx: int | None = None, **numbers: Any) -> None:
+        super().__init__(shape, **numbers)
+        self.num_embeddings, self.embedding_dim = self.shape
+        self.padding_idx = padding_idx
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the rows at ``ids``."""
+        rows = self.rows(ids)
+        if self.padding_idx is None or not rows.requires_grad:
+            return rows
+        return torch.where((ids == self.padding_idx)[..., None], rows.detach(), rows)
+
+
+class LowRankLinear(AsLinear, LowRank):
+    """y = up (down x) + bias."""
+
+
+class KroneckerLinear(AsLinear, Kronecker):
+    """y = sum_i (A_i (x) B_i) x + bias."""
+
+
+class SparseLinear(AsLinear, Sparse):
+    """y = W x + bias with a masked W."""
+
+
+class LowRankSparseLinear(AsLinear, LowRankSparse):
+    """y = (up down + S) x + bias."""
+
+
+class PrunedLowRankLinear(AsLinear, PrunedLowRank):
+    """y = up (down x) + bias with masked factors."""
+
+
+class LowRankEmbedding(AsEmbedding, LowRank):
+    """A table of short rows and one matrix that widens them."""
+
+
+class KroneckerEmbedding(AsEmbedding, Kronecker):
+    """Rows as outer products; with m2 = 1 all words share B."""
+
+
+class SparseEmbedding(AsEmbedding, Sparse):
+    """A masked table."""
+
+
+class LowRankSparseEmbedding(AsEmbedding, LowRankSparse):
+    """Low rank and a masked rest."""
+
+
+class PrunedLowRankEmbedding(AsEmbedding, PrunedLowRank):
+    """Low rank with masked factors."""
+
+
+LAYERS: dict[str, tuple[type[AsLinear], type[AsEmbedding]]] = {
+    "lowrank": (LowRankLinear, LowRankEmbedding),
+    "kronecker": (KroneckerLinear, KroneckerEmbedding),
+    "sparse": (SparseLinear, SparseEmbedding),
+    "lowrank+sparse": (LowRankSparseLinear, LowRankSparseEmbedding),
+    "pruned-lowrank": (PrunedLowRankLinear, PrunedLowRankEmbedding),
+}
+"""Layers by the method's name."""
+
+
+class TiedLinear(nn.Module):
+    """An output layer that shares its weight with a compressed embedding: y = E x + bias."""
+
+    def __init__(self, table: AsEmbedding, bias: nn.Parameter | None) -> None:
+        super().__init__()
+        self._table = (table,)  # in a tuple, so that it is not stored a second time under this module's name
+        self.bias = bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the scores of all words."""
+        return self._table[0].multiply(x, self.bias)
+
+
+def pack_bits(bits: Tensor) -> Tensor:
+    """Return ``bits`` (u,) as bytes (ceil(u / 8),), lowest bit first."""
+    padded = F.pad(bits.to(torch.uint8), (0, -bits.numel() % 8)).view(-1, 8)
+    return (padded << torch.arange(8, dtype=torch.uint8, device=bits.device)).sum(1, dtype=torch.uint8)
+
+
+def unpack_bits(packed: Tensor) -> Tensor:
+    """Inverse of ``pack_bits``, up to 7 zero bits longer."""
+    return (packed[:, None] >> torch.arange(8, dtype=torch.uint8, device=packed.device) & 1).flatten().bool()
+
+
+def scatter(values: Tensor, index: Tensor, shape: Shape) -> Tensor:
+    """Put ``values`` at the flat positions ``index`` of a zero matrix; values (k, 8, 8) go to blocks."""
+    if values.dim() == 1:
+        return values.new_zeros(shape[0] * shape[1]).scatter(0, index, values).view(shape)
+    rows, columns = shape[0] // BLOCK, shape[1] // BLOCK
+    blocks = values.new_zeros(rows * columns, BLOCK, BLOCK).index_put((index,), values)
+    return blocks.view(rows, columns, BLOCK, BLOCK).transpose(1, 2).reshape(shape)
+
+
+def _parameter(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(*shape) * 0.02)
+
+
+def _state(tensor: Tensor) -> tuple[int, int]:
+    return (tensor.data_ptr(), tensor._version)
+
+
+def shape_model(model: nn.Module, student: Mapping[str, Any], shapes: Mapping[str, Any] | None = None) -> nn.Module:
+    """Replace modules of ``model`` in place: first those that become narrower, then the compressed ones.
+
+    ``student`` is the plan's student as a dict; ``shapes`` gives the (m, n) of every matrix that a cut left smaller.
+    """
+    for path, shape in (shapes or {}).items():
+        _replace(model, path, _narrow(model.get_submodule(path), (shape[0], shape[1])))
+        _tell_attention(model.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2], shape[0])
+    present = {path for path, _ in model.named_modules()}
+    for path, choice in student.get("choices", {}).items():
+        if path in present:  # a plan may still name matrices of blocks that it cuts
+            _replace(model, path, _compressed(model.get_submodule(path), choice))
+    _retie(model)
+    return model
+
+
+def _replace(model: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)
+
+
+def _narrow(old: nn.Module, shape: Shape) -> nn.Module:
+    if isinstance(old, Conv1D):
+        return Conv1D(shape[0], shape[1])
+    if isinstance(old, nn.Linear):
+        return nn.Linear(shape[1], shape[0], bias=old.bias is not None)
+    raise TypeError(f"a {type(old).__name__} cannot be made narrower")
+
+
+def _tell_attention(attention: Any, name: str, width: int) -> None:
+    """Give an attention module whose query became narrower its new number of heads; keys and values follow it."""
+    size = getattr(attention, "attention_head_size", None)
+    if not isinstance(size, int) or not name.startswith("q"):
+        return
+    for attribute in ("num_attention_heads", "num_heads", "n_heads"):
+        if hasattr(attention, attribute):
+            setattr(attention, attribute, width // size)
+    if hasattr(attention, "all_head_size"):
+        attention.all_head_size = width
+
+
+def _compressed(old: Any, choice: Mapping[str, Any]) -> nn.Module:
+    numbers = {name: value for name, value in choice.items() if name != "method"}
+    linear, embedding = LAYERS[choice["method"]]
+    if isinstance(old, nn.Embedding):
+        return embedding((old.num_embeddings, old.embedding_dim), padding_idx=old.padding_idx, **numbers)
+    m, n = old.weight.T.shape if isinstance(old, Conv1D) else old.weight.shape
+    return linear((m, n), bias=old.bias is not None, **numbers)
+
+
+def _retie(model: nn.Module) -> None:
+    """Point output layers at the compressed table that they share, and drop ties to weights that are gone."""
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    for target, source in dict(getattr(model, "all_tied_weights_keys", {})).items():
+        path, table = target.rpartition(".")[0], model.get_submodule(source.rpartition(".")[0])
+        if source not in parameters and isinstance(table, AsEmbedding):
+            _replace(model, path, TiedLinear(table, getattr(model.get_submodule(path), "bias", None)))
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    for prefix, part in model.named_modules():
+        if isinstance(part, PreTrainedModel):
+            part.all_tied_weights_keys = _present(getattr(part, "all_tied_weights_keys", {}), prefix, parameters)
+            part._tied_weights_keys = _present(part._tied_weights_keys or {}, prefix, parameters)
+
+
+def _present(ties: Mapping[str, str], prefix: str, parameters: set[str]) -> dict[str, str]:
+    dot = f"{prefix}." if prefix else ""
+    return {t: s for t, s in ties.items() if f"{dot}{t}" in parameters and f"{dot}{s}" in parameters}
+
+
+class ParedownConfig(PreTrainedConfig):
+    """``base``: the teacher's config; ``student``: the plan's; ``shapes``: (m, n) of what a cut left smaller."""
+
+    model_type = "paredown"
+
+    def __init__(
+        self,
+        base: dict[str, Any] | None = None,
+        student: dict[str, Any] | None = None,
+        shapes: dict[str, list[int]] | None = None,
+        **rest: Any,
+    ) -> None:
+        super().__init__(**rest)
+        self.base, self.student, self.shapes = base or {}, student or {}, shapes or {}
+
+    def __getattr__(self, name: str) -> Any:
+        # Pipelines and trainers ask a model's config for these.
+        if name in ("hidden_size", "vocab_size", "max_position_embeddings", "pad_token_id", "num_hidden_layers"):
+            base = self.__dict__.get("base", {})
+            if base.get(name) is not None:
+                return base[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def base_config(self) -> Any:
+        """Return the config that the base model is built from; the dtype is the caller's to choose."""
+        rest = {k: v for k, v in self.base.items() if k not in ("model_type", "dtype", "torch_dtype")}
+        return CONFIG_MAPPING[self.base["model_type"]].from_dict(rest)
+
+
+class ParedownPreTrainedModel(PreTrainedModel):
+    """A student: the base model with compressed layers, under ``self.model``."""
+
+    config_class = ParedownConfig
+    base_model_prefix = ""
+    supports_gradient_checkpointing = True
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+    builder: Any = AutoModel
+
+    def __init__(self, config: ParedownConfig) -> None:
+        requested = config._attn_implementation
+        super().__init__(config)
+        rest = {} if requested is None else {"attn_implementation": requested}
+        base = self.builder.from_config(config.base_config(), **rest)
+        self.model = shape_model(base, config.student, config.shapes)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def forward(self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **rest: Any) -> Any:
+        """Forward of the base model; what it is called with and returns is the base model's."""
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, **rest)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the word table."""
+        table: nn.Module = self.model.get_input_embeddings()
+        return table
+
+
+class ParedownModel(ParedownPreTrainedModel):
+    """Without a task's head."""
+
+
+class ParedownForSequenceClassification(ParedownPreTrainedModel):
+    """One answer for each text or pair: classes, several labels, or a number."""
+
+    builder = AutoModelForSequenceClassification
+
+
+class ParedownForTokenClassification(ParedownPreTrainedModel):
+    """One class for each token."""
+
+    builder = AutoModelForTokenClassification
+
+
+class ParedownForQuestionAnswering(ParedownPreTrainedModel):
+    """Start and end of an answer."""
+
+    builder = AutoModelForQuestionAnswering
+
+
+class ParedownForMaskedLM(ParedownPreTrainedModel):
+    """Words at masked positions."""
+
+    builder = AutoModelForMaskedLM
+
+
+class ParedownForCausalLM(ParedownPreTrainedModel):
+    """The next word."""
+
+    builder = AutoModelForCausalLM
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Generate with the base model."""
+        return self.model.generate(*args, **kwargs)
+
+
+# So that save_pretrained of any of them writes this file and the auto_map that finds it.
+ParedownConfig.register_for_auto_class()  # type: ignore[no-untyped-call]
+for _class in (
+    ParedownModel,
+    ParedownForSequenceClassification,
+    ParedownForTokenClassification,
+    ParedownForQuestionAnswering,
+    ParedownForMaskedLM,
+    ParedownForCausalLM,
+):
+    _class.register_for_auto_class(_class.builder.__name__)  # type: ignore[no-untyped-call]

@@ -1,0 +1,148 @@
+"""Commands that start from a config: init, check, search, plan."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.cli.text import console, frame_table, say, say_json, say_rows
+from spaces.errors import UserError
+
+if TYPE_CHECKING:
+    from search.config import Config
+    from search.data import TaskData
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; `paredown init` writes one.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="For example search.trials=20.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Allocator(StrEnum):
+    """How a budget is shared between matrices."""
+
+    UNIFORM = "uniform"
+    MARGINAL = "marginal"
+
+
+class Init(StrEnum):
+    """The closed form that a student starts from."""
+
+    SVD = "svd"
+    WHITENED = "whitened"
+    FISHER_WHITENED = "fisher-whitened"
+
+
+def init(file: Annotated[Path, typer.Argument(metavar="FILE")] = Path("paredown.yaml")) -> None:
+    """Write a commented starter config."""
+    from importlib.resources import files
+
+    if file.exists():
+        raise UserError(f"{file}: the file exists; give another name, since nothing is overwritten")
+    text = (files("search") / "starter.yaml").read_text(encoding="utf-8")
+    try:
+        file.write_text(text.replace("{FILE}", str(file)), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written: {error.strerror}") from None
+    say(f"wrote {file}; put your data in, then run: paredown check {file}")
+
+
+def check(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Check a config and its data, and forecast the search.
+
+    Nothing is trained: groups found, trials x time, disk, reachable sizes, and whether the constraints can be met.
+    """
+    loaded, data = _load(config, overrides or [])
+    from search.forecast import forecast
+
+    found = forecast(loaded)
+    if as_json:
+        say_json({"data": _counts(data), "warnings": data.warnings, "forecast": found.as_dict()})
+        return
+    say(_data_sentence(data))
+    for warning in data.warnings:
+        say(f"warning: {warning}")
+    say_rows(found.rows())
+
+
+def search(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    run: Annotated[Path | None, typer.Option("--run", metavar="DIR", help="In place of run.dir.")] = None,
+    address: Annotated[str | None, typer.Option("--address", metavar="ADDR", help="Of a Ray cluster.")] = None,
+) -> None:
+    """Run a search; the same command again resumes it."""
+    placed = [] if run is None else [f"run.dir={json.dumps(str(run.absolute()))}"]
+    loaded, data = _load(config, [*(overrides or []), *placed])
+    _say_forecast(loaded, data)
+    from analysis.tables import front_table
+    from search.launch import run_search
+
+    found = run_search(loaded, address=address)
+    console().print(frame_table(front_table(found)))
+    say(f"next: paredown report {found.path}")
+    say(f"      paredown pick {found.path} --max-drop 1")
+
+
+def _say_forecast(config: Config, data: TaskData) -> None:
+    """Say before a fresh run what it will cost; this also refuses constraints that no student can meet."""
+    from search.forecast import forecast
+
+    for warning in data.warnings:
+        say(f"warning: {warning}")
+    if not (Path(config.run.dir) / "run.json").exists():
+        say_rows(forecast(config).rows())
+
+
+def plan(
+    config: ConfigFile,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The recipe to write.")],
+    overrides: Overrides = None,
+    keep: Annotated[float | None, typer.Option("--keep", help="Stored / dense weights of the encoder.")] = None,
+    size_mb: Annotated[float | None, typer.Option("--size-mb", help="Size of the weights file, in MB.")] = None,
+    method: Annotated[str, typer.Option("--method", help="How every matrix is compressed.")] = "lowrank",
+    allocator: Annotated[Allocator, typer.Option("--allocator")] = Allocator.MARGINAL,
+    init: Annotated[Init, typer.Option("--init")] = Init.FISHER_WHITENED,
+) -> None:
+    """Write the recipe of one plan, without a search."""
+    from search.config import load_config
+    from search.oneshot import make_plan
+    from spaces import methods
+
+    if (keep is None) == (size_mb is None):
+        raise UserError("plan: give either --keep or --size-mb")
+    if keep is not None and not 0 < keep <= 1:
+        raise UserError(f"--keep {keep:g}: allowed: above 0, at most 1")
+    if size_mb is not None and not size_mb > 0:
+        raise UserError(f"--size-mb {size_mb:g}: allowed: above 0")
+    methods.get(method)
+    loaded = load_config(config, overrides or [])
+    recipe = make_plan(loaded, keep=keep, size_mb=size_mb, method=method, allocator=allocator.value, init=init.value)
+    recipe.save(out)
+    say(f"wrote {out}; next: paredown train {out} --out model/")
+
+
+def _load(config: Path, overrides: list[str]) -> tuple[Config, TaskData]:
+    """Return the config and its data, both checked: a wrong column is said now, not when a worker meets it."""
+    from search.config import load_config
+    from search.data import load_data
+    from search.tasks import TaskSpec
+
+    loaded = load_config(config, overrides)
+    data = load_data(loaded.task)
+    TaskSpec.of(loaded.task, data.labels)
+    return loaded, data
+
+
+def _counts(data: TaskData) -> dict[str, int]:
+    splits = {"train": data.train, "validation": data.validation, "test": data.test, "transfer": data.transfer}
+    return {name: len(split) for name, split in splits.items() if split is not None}
+
+
+def _data_sentence(data: TaskData) -> str:
+    rows = ", ".join(f"{count:,} {name}" for name, count in _counts(data).items())
+    labels = f"; {len(data.labels)} labels" if data.labels else ""
+    return f"data: {rows} rows{labels}"

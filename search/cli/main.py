@@ -1,0 +1,65 @@
+"""The entry point: runs a command and turns every failure into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+from spaces.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DONE, FAILED, WRONG_INPUT = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``paredown`` with ``arguments`` (default: those of the process) and exit.
+
+    Exit code 0: done; 1: the work failed; 2: the user's input is wrong. ``--debug`` shows tracebacks.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    sys.exit(_run([word for word in given if word != "--debug"], debug=debug))
+
+
+def _run(arguments: list[str], *, debug: bool) -> int:
+    from search.cli.app import app
+
+    try:
+        app(arguments, prog_name="paredown")  # exits by itself, also with 2 for words that it does not understand
+    except UserError as error:
+        return _say(error, WRONG_INPUT, debug=debug)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has left; Python would complain about it at exit
+        return FAILED
+    except Exception as error:
+        return _failed(error, debug=debug)
+    return DONE
+
+
+def _failed(error: Exception, *, debug: bool) -> int:
+    """Say in one sentence what failed; only what the code did not foresee needs its traceback, in a file."""
+    from analysis.pick import NothingFits
+
+    if isinstance(error, NothingFits):
+        return _say(error, FAILED, debug=debug)
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    where = "" if debug else f" (the traceback is in {_write_log(error)}; --debug shows it)"
+    return _say(f"{reason[:400]}{where}", FAILED, debug=debug)
+
+
+def _say(error: object, code: int, *, debug: bool) -> int:
+    if debug and sys.exc_info()[0] is not None:
+        traceback.print_exc()
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+def _write_log(error: Exception) -> str:
+    from search.paths import cache_folder
+
+    file = cache_folder() / "last-error.log"
+    file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return str(file)

@@ -1,0 +1,98 @@
+"""Tables, JSON and sentences on the terminal, 80 columns wide where the terminal does not say."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+    from rich.table import Table
+
+
+def console() -> Console:
+    """Return a console for standard output; wide only where a terminal is."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def say(text: str) -> None:
+    """Print a sentence as it stands: paths stay in one piece, brackets are no markup."""
+    typer.echo(text)
+
+
+def say_json(value: Any) -> None:
+    """Print ``value`` as JSON; what is not a number is null."""
+    typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[int] = ()) -> Table:
+    """Return a table; columns in ``right`` are aligned to the right. An empty header is left out."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    made = Table(box=None, show_header=any(header), pad_edge=False, header_style="bold")
+    for index, title in enumerate(header):
+        made.add_column(escape(title), justify="right" if index in right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(escape(str(cell)) for cell in row))
+    return made
+
+
+def frame_table(frame: pd.DataFrame) -> Table:
+    """Return a data frame as a table, numbers to three digits."""
+    from analysis.words import metric_value, number
+    from spaces.objectives import METRICS
+
+    def cell(name: str, value: Any) -> str:
+        if isinstance(value, str):
+            return value
+        base = name.removeprefix("test.").removesuffix("_se")
+        return metric_value(base, float(value)) if base in METRICS or base == "agreement" else number(float(value))
+
+    rows = [[cell(str(name), value) for name, value in row.items()] for row in frame.to_dict("records")]
+    return table([str(c) for c in frame.columns], rows, right=range(1, len(frame.columns)))
+
+
+def say_rows(rows: Sequence[Sequence[object]]) -> None:
+    """Print rows of words under each other, without a header."""
+    if rows:
+        console().print(table([""] * max(map(len, rows)), rows))
+
+
+def say_values(values: Mapping[str, Any]) -> None:
+    """Print names and values; nested mappings by dotted name."""
+    say_rows([(name, _short(value)) for name, value in _flat(values)])
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{prefix}{name}.")
+        else:
+            found.append((f"{prefix}{name}", value))
+    return found
+
+
+def _short(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1e4 else f"{value}"
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON types: numpy scalars become numbers, NaN and infinities null, tuples lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item") and not isinstance(value, str):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

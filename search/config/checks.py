@@ -1,0 +1,116 @@
+"""What must hold between keys of a config, beyond each key on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from search.config.problems import Problem, unknown_word
+from search.config.root import Config
+from search.kinds import KINDS
+from spaces.errors import UserError
+from spaces.objectives import COSTS, METRICS, objective
+
+BACKBONE = "minilm"
+"""The name of the offline backbone; it has no task head, so that it needs fine-tuning."""
+
+
+def check(config: Config) -> Iterator[Problem]:
+    """Yield every problem; none when the config makes sense as a whole."""
+    yield from _teacher(config)
+    yield from _data(config)
+    yield from _columns(config)
+    yield from _metric(config)
+    yield from _methods(config)
+    yield from _objectives(config)
+    yield from _constraints(config)
+    yield from _rungs(config)
+
+
+def _teacher(config: Config) -> Iterator[Problem]:
+    if config.teacher.model == BACKBONE and config.teacher.finetune is None:
+        yield Problem(
+            ("teacher", "model"),
+            f"{BACKBONE} is a backbone without a task head; add teacher.finetune, or name a fine-tuned model",
+        )
+
+
+def _data(config: Config) -> Iterator[Problem]:
+    data = config.task.data
+    files = [name for name in ("train", "validation", "test") if getattr(data, name) is not None]
+    if data.hub is None and data.train is None:
+        yield Problem(("task", "data"), "train is missing: give a file, or hub: and name: of a hub data set")
+    if data.hub is None and data.name is not None:
+        yield Problem(("task", "data", "name"), "name goes with hub, which is missing")
+    if data.hub is not None and files:
+        yield Problem(("task", "data", files[0]), "files and hub exclude each other; keep one of them")
+
+
+def _columns(config: Config) -> Iterator[Problem]:
+    kind = KINDS[config.task.kind]
+    for role, name in config.task.columns.model_dump().items():
+        if role not in kind.columns:
+            allowed = ", ".join(kind.columns)
+            yield Problem(("task", "columns", role), f"{name!r}: {kind.name} has no such column; allowed: {allowed}")
+
+
+def _metric(config: Config) -> Iterator[Problem]:
+    kind = KINDS[config.task.kind]
+    if config.task.metric in kind.metrics:
+        return
+    if config.task.metric in METRICS:
+        allowed = ", ".join(kind.metrics)
+        yield Problem(("task", "metric"), f"{config.task.metric!r} does not fit {kind.name}; allowed: {allowed}")
+    else:
+        yield Problem(("task", "metric"), unknown_word(config.task.metric, kind.metrics))
+
+
+def _methods(config: Config) -> Iterator[Problem]:
+    from spaces.methods import names
+
+    known = list(names())
+    for index, method in enumerate(config.space.methods):
+        if method not in known:
+            yield Problem(("space", "methods", index), unknown_word(method, known))
+    if len(set(config.space.methods)) < len(config.space.methods):
+        yield Problem(("space", "methods"), "a method is given twice; keep one of them")
+
+
+def _objectives(config: Config) -> Iterator[Problem]:
+    given = config.objectives
+    for index, name in enumerate(given):
+        try:
+            objective(name)
+        except UserError as error:
+            yield Problem(("objectives", index), str(error).removeprefix("objectives: "))
+            continue
+        if name in METRICS and name != config.task.metric:
+            yield Problem(("objectives", index), f"{name!r} is not this task's metric, which is {config.task.metric!r}")
+        if name.startswith("latency_ms."):
+            yield Problem(("objectives", index), f"{name!r} needs a latency target of that name")
+        if name in given[:index]:
+            yield Problem(("objectives", index), f"{name!r} is given twice; keep one of them")
+    if not set(given) & set(METRICS) or not set(given) & set(COSTS):
+        rule = f"the task metric ({config.task.metric}) and at least one of {', '.join(COSTS)} are needed"
+        yield Problem(("objectives",), f"{list(given)!r} is not allowed: {rule}")
+
+
+def _constraints(config: Config) -> Iterator[Problem]:
+    allowed = (config.task.metric, *COSTS)
+    for name, bound in config.constraints.items():
+        key = ("constraints", name)
+        if name not in allowed:
+            yield Problem(key, unknown_word(name, allowed))
+        elif name in COSTS and bound <= 0:
+            yield Problem(key, f"{bound} is not allowed: an upper bound above 0")
+        elif name == config.task.metric and METRICS[name] == "maximize" and not -1 <= bound <= 1:
+            yield Problem(key, f"{bound} is not allowed: metrics are fractions, so that 90 % is 0.9")
+
+
+def _rungs(config: Config) -> Iterator[Problem]:
+    rungs = config.fidelity.rungs
+    rising = all(low < high for low, high in pairwise(rungs))
+    if not rising or rungs[0] <= 0 or rungs[-1] != 1.0:
+        yield Problem(
+            ("fidelity", "rungs"), f"{list(rungs)!r} is not allowed: rising fractions above 0, the last one 1.0"
+        )

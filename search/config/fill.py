@@ -1,0 +1,91 @@
+"""What a config leaves out: the preset's keys, defaults that depend on the task, and absolute paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from search.config.models import Space
+from search.config.problems import Problem, unknown_word
+from search.config.yaml_file import read_yaml
+from search.kinds import KINDS
+
+_PATHS = (
+    ("task", "data", "train"),
+    ("task", "data", "validation"),
+    ("task", "data", "test"),
+    ("task", "transfer"),
+    ("search", "warm_start"),
+)
+
+
+def merge_preset(raw: dict[str, Any]) -> Problem | None:
+    """Put the preset's keys under those of ``space`` that the user did not write; return a problem with its name."""
+    space = raw.setdefault("space", {})
+    if not isinstance(space, dict):
+        return None
+    name = space.setdefault("preset", "default")
+    presets = preset_files()
+    if name not in presets:
+        return Problem(("space", "preset"), unknown_word(name, sorted(presets)))
+    for key, value in _preset_keys(presets[name]).items():
+        if key not in space:
+            space[key] = value
+        elif key in ("structure", "distillation") and isinstance(space[key], dict) and isinstance(value, dict):
+            space[key] = {**value, **space[key]}
+    return None
+
+
+def preset_files() -> dict[str, Path | None]:
+    """Return the file of each preset by name; ``default`` needs none, it is the defaults of the keys."""
+    folder = Path(str(files("spaces"))) / "presets"
+    return {"default": None, **{path.stem: path for path in folder.glob("*.yaml")}}
+
+
+def _preset_keys(path: Path | None) -> dict[str, Any]:
+    """Return the keys of ``space`` that a preset sets; what else stands in it describes the paper."""
+    values = read_yaml(path)[0] if path is not None else {}
+    return {key: value for key, value in values.items() if key in Space.model_fields}
+
+
+def fill_defaults(raw: dict[str, Any], run_name: str) -> None:
+    """Set the defaults that depend on other keys: metric, columns and objectives by kind, the run folder by file."""
+    task = raw.get("task")
+    kind = KINDS.get(str(task.get("kind"))) if isinstance(task, dict) else None
+    if isinstance(task, dict) and kind is not None:
+        task.setdefault("metric", kind.metrics[0])
+        columns = task.setdefault("columns", {})
+        if isinstance(columns, dict):
+            for name in kind.required:
+                columns.setdefault(name, name)
+        raw.setdefault("objectives", [task["metric"], "size_mb", "latency_ms"])
+    run = raw.setdefault("run", {})
+    if isinstance(run, dict):
+        run.setdefault("dir", f"runs/{run_name}")
+
+
+def make_absolute(raw: dict[str, Any], base: Path) -> None:
+    """Make paths absolute; a teacher's name is a path when it starts like one or such a folder exists."""
+    for path in _PATHS:
+        _change(raw, path, lambda text: str(_absolute(text, base)))
+    _change(raw, ("run", "dir"), lambda text: text if "://" in text else str(_absolute(text, base)))
+    _change(raw, ("teacher", "model"), lambda text: str(_absolute(text, base)) if _is_path(text, base) else text)
+
+
+def _absolute(text: str, base: Path) -> Path:
+    path = Path(text).expanduser()
+    return path if path.is_absolute() else (base / path).resolve()
+
+
+def _is_path(text: str, base: Path) -> bool:
+    return text.startswith((".", "/", "~")) or (base / text).is_dir()
+
+
+def _change(raw: dict[str, Any], key: tuple[str, ...], change: Callable[[str], str]) -> None:
+    section: Any = raw
+    for name in key[:-1]:
+        section = section.get(name) if isinstance(section, dict) else None
+    if isinstance(section, dict) and isinstance(section.get(key[-1]), str) and section[key[-1]]:
+        section[key[-1]] = change(section[key[-1]])

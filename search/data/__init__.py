@@ -1,0 +1,112 @@
+"""A task's data, read from files, the hub or memory, and checked row by row before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from search.config.models import Task
+from search.data.columns import read_rows
+from search.data.labels import label_names, to_split
+from search.data.read import Table, read_file, read_hub, read_memory, save_memory
+from search.data.splits import overlaps, split_validation
+from search.data.types import Labels, Split, TaskData
+from search.kinds import KINDS, Kind
+from spaces.errors import UserError
+
+__all__ = ["Labels", "Split", "TaskData", "data_from", "load_data", "load_split", "save_memory"]
+
+
+def load_data(task: Task) -> TaskData:
+    """Return the data that ``task`` names; raises UserError with the file, column and row of the first mistake."""
+    return _assemble(task, _tables(task), None if task.transfer is None else _read_transfer(task.transfer, task))
+
+
+def data_from(task: Task, *, train: Any, validation: Any = None, test: Any = None, transfer: Any = None) -> TaskData:
+    """Return data that is already in memory: DataFrames, ``datasets.Dataset``, columns or rows.
+
+    ``transfer`` may also be a list of texts. ``task.data`` is not read.
+    """
+    given = {"train": train, "validation": validation, "test": test}
+    tables = {name: read_memory(value, name) for name, value in given.items() if value is not None}
+    if isinstance(transfer, Sequence) and transfer and isinstance(transfer[0], str):
+        transfer = {str(_input_column(task)): list(transfer)}
+    unlabelled = None if transfer is None else read_memory(transfer, "transfer")
+    return _assemble(task, tables, unlabelled)
+
+
+def load_split(path: str | Path, task: Task, labels: Sequence[str]) -> Split:
+    """Return one labelled file as a split of a task whose ``labels`` are known, as for evaluating a trained model."""
+    kind = KINDS[task.kind]
+    return to_split(read_rows(read_file(path), kind, task.columns), kind, labels)
+
+
+def _tables(task: Task) -> dict[str, Table]:
+    data = task.data
+    if data.hub is not None:
+        tables = read_hub(data.hub, data.name)
+        if "train" not in tables:
+            raise UserError(f"task.data.hub: {data.hub!r} has no split called train")
+        return tables
+    files = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {name: read_file(path) for name, path in files.items() if path is not None}
+
+
+def _assemble(task: Task, tables: Mapping[str, Table], unlabelled: Table | None) -> TaskData:
+    kind = KINDS[task.kind]
+    rows = {
+        name: read_rows(table, kind, task.columns) for name, table in tables.items() if not _withheld(name, table, task)
+    }
+    labels, warnings = label_names(kind, rows["train"], [r for name, r in rows.items() if name != "train"])
+    splits = {name: to_split(r, kind, labels) for name, r in rows.items()}
+    if "validation" not in splits:
+        splits["train"], splits["validation"] = split_validation(splits["train"], rows["train"].name)
+        warnings.append(f"validation: {len(splits['validation'])} rows split off train, none with a text of train")
+    if unlabelled is not None:
+        transfer = read_rows(unlabelled, kind, task.columns, labelled=False)
+        rows["transfer"], splits["transfer"] = transfer, to_split(transfer, kind, labels)
+    warnings += overlaps(splits["train"], {name: splits[name] for name in ("validation", "test") if name in splits})
+    warnings += [f"{name}: {r.empty_texts} rows have no text" for name, r in rows.items() if r.empty_texts]
+    return _task_data(kind, splits, labels, warnings)
+
+
+def _task_data(kind: Kind, splits: Mapping[str, Split], labels: tuple[str, ...], warnings: list[str]) -> TaskData:
+    return TaskData(
+        kind.name,
+        splits["train"],
+        splits["validation"],
+        splits.get("test"),
+        splits.get("transfer"),
+        labels,
+        {name: split.content_hash(labels) for name, split in splits.items()},
+        tuple(warnings),
+    )
+
+
+def _withheld(name: str, table: Table, task: Task) -> bool:
+    """Whether this is a hub's test split without labels, which is as good as none."""
+    if name != "test" or task.data.hub is None:
+        return False
+    values = table.columns.get(str(task.columns.label or task.columns.tags), ())
+    return all(value in (None, -1) for value in values)
+
+
+def _input_column(task: Task) -> str | None:
+    return task.columns.tokens or task.columns.text
+
+
+def _read_transfer(path: str, task: Task) -> Table:
+    """Return unlabelled rows: one text per line of a txt file, or the input columns of any other table."""
+    file = Path(path)
+    if file.suffix.lower() != ".txt":
+        return read_file(file)
+    if task.columns.text_pair is not None:
+        raise UserError(f"{file}: a txt file has no pairs; give task.transfer as csv, tsv, jsonl or parquet")
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: byte {error.start} is not UTF-8 text; save the file as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+    return Table(str(file), {str(_input_column(task)): [line.strip() for line in lines if line.strip()]})

@@ -1,0 +1,127 @@
+"""From a table to inputs and targets: the columns that the kind of task needs, each row checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from search.config.models import Columns
+from search.data.read import Table
+from search.kinds import Kind
+from spaces.errors import UserError, did_you_mean
+
+Targets: TypeAlias = list[str] | list[float] | list[list[str]]
+SEPARATOR = "|"
+"""Between the labels of one row in a csv or tsv cell of multi-label classification."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The columns of a split as the user wrote them: labels are still words."""
+
+    name: str
+    text: list[str] | None = None
+    text_pair: list[str] | None = None
+    tokens: list[list[str]] | None = None
+    targets: Targets | None = None
+    empty_texts: int = 0
+
+
+def read_rows(table: Table, kind: Kind, columns: Columns, *, labelled: bool = True) -> Rows:
+    """Return the rows of ``table``; with ``labelled`` each needs a target. Raises UserError naming table and row."""
+    if kind.name == "token-classification":
+        return _token_rows(table, columns, labelled)
+    wanted = ["text"] + (["text_pair"] if columns.text_pair else [])
+    found = {role: _column(table, str(getattr(columns, role)), role) for role in wanted}
+    _refuse_empty(table)
+    texts = {role: [_text(value) for value in values] for role, values in found.items()}
+    targets = _targets(table, kind, str(columns.label)) if labelled else None
+    empty = sum(not text.strip() for text in texts["text"])
+    return Rows(table.name, texts["text"], texts.get("text_pair"), None, targets, empty)
+
+
+def _token_rows(table: Table, columns: Columns, labelled: bool) -> Rows:
+    words = _column(table, str(columns.tokens), "tokens")
+    tags = _column(table, str(columns.tags), "tags") if labelled else None
+    _refuse_empty(table)
+    tokens = [_words(value, table, row, "tokens") for row, value in enumerate(words, start=1)]
+    if tags is None:
+        return Rows(table.name, tokens=tokens)
+    _refuse_missing(table, str(columns.tags), tags)
+    targets = [_words(value, table, row, "tags") for row, value in enumerate(tags, start=1)]
+    for row, (word, tag) in enumerate(zip(tokens, targets, strict=True), start=1):
+        if len(word) != len(tag):
+            raise UserError(f"{table.name}: row {row} has {len(word)} tokens and {len(tag)} tags; each token needs one")
+    return Rows(table.name, tokens=tokens, targets=targets)
+
+
+def _column(table: Table, name: str, role: str) -> Sequence[Any]:
+    if name not in table.columns:
+        known = list(table.columns)
+        rule = f"the file has {', '.join(known) or 'no columns'}; set task.columns.{role}"
+        raise UserError(f"{table.name}: there is no column {name!r}{did_you_mean(name, known)}: {rule}")
+    return table.columns[name]
+
+
+def _refuse_empty(table: Table) -> None:
+    if len(table) == 0:
+        raise UserError(f"{table.name}: there are no rows")
+
+
+def _refuse_missing(table: Table, name: str, values: Sequence[Any]) -> None:
+    missing = [row for row, value in enumerate(values, start=1) if value is None or value == ""]
+    if missing:
+        listed = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        rows = "row" if len(missing) == 1 else "rows"
+        raise UserError(
+            f"{table.name}: column {name!r} is empty in {len(missing)} of {len(values)} rows ({rows} {listed})"
+        )
+
+
+def _targets(table: Table, kind: Kind, name: str) -> Targets:
+    values = _column(table, name, "label")
+    if kind.name == "multi-label-classification":
+        return [_label_set(value) for value in values]
+    _refuse_missing(table, name, values)
+    read: Callable[[Any], Any] = _label
+    if kind.name == "regression":
+        return [_number(value, table, name, row) for row, value in enumerate(values, start=1)]
+    return [read(value) for value in values]
+
+
+def _number(value: Any, table: Table, name: str, row: int) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if number - number != 0:  # NaN or infinite
+        raise UserError(f"{table.name}: row {row}: {name} is {value!r}; regression needs a number")
+    return number
+
+
+def _label(value: Any) -> str:
+    """Return a label's name; 1.0, which pandas makes of 1 beside missing cells, is called 1."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def _label_set(value: Any) -> list[str]:
+    if value is None:
+        return []
+    items = value if isinstance(value, list | tuple) else str(value).split(SEPARATOR)
+    return [name for name in map(_label, items) if name]
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _words(value: Any, table: Table, row: int, role: str) -> list[str]:
+    items = value.split() if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not items or any(item is None for item in items):
+        raise UserError(
+            f"{table.name}: row {row}: {role} is {str(value)[:40]!r}; a list of at least one word is needed"
+        )
+    return [str(item) for item in items]

@@ -1,0 +1,26 @@
+"""Folders outside a run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Return the folder shared by runs that is safe to delete: ``PAREDOWN_CACHE``, or one in the user's cache folder.
+
+    The folder is made when it is missing.
+    """
+    given = os.environ.get("PAREDOWN_CACHE")
+    folder = Path(given).expanduser().absolute() if given else _user_cache() / "paredown"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _user_cache() -> Path:
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", str(Path.home())))
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -1,0 +1,77 @@
+"""Rows as token ids, in the form that training takes. torch is imported when a row is encoded, not before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from compressors.distill.batches import Encoded
+    from search.kinds import Kind
+
+IGNORED = -100
+"""The label of tokens that count neither in the loss nor in the metric: special tokens and all but a word's first."""
+
+_PROBLEMS = {"multi_label_classification": "multi-label", "regression": "regression"}
+
+
+def encode_texts(
+    tokenizer: Any,
+    kind: Kind,
+    text: Sequence[str],
+    text_pair: Sequence[str] | None,
+    labels: Sequence[Any] | None,
+    max_length: int,
+) -> Encoded:
+    """Return texts or pairs of texts as token ids; of a pair, the longer side is truncated first."""
+    from compressors.distill.batches import Encoded
+
+    pairs = None if text_pair is None else list(text_pair)
+    batch = tokenizer(list(text), pairs, **_options(tokenizer, max_length))
+    segments = batch.get("token_type_ids") if pairs is not None else None
+    return Encoded(
+        _arrays(batch["input_ids"]),
+        None if segments is None else _arrays(segments),
+        None if labels is None else np.asarray(labels, np.float32 if kind.problem_type in _PROBLEMS else np.int64),
+        problem=_PROBLEMS.get(str(kind.problem_type), "classification"),
+        pad_id=tokenizer.pad_token_id or 0,
+    )
+
+
+def encode_words(
+    tokenizer: Any, tokens: Sequence[Sequence[str]], labels: Sequence[Any] | None, max_length: int
+) -> Encoded:
+    """Return rows of words as token ids; a word's tag stands at its first token, and words cut off have none."""
+    from compressors.distill.batches import Encoded
+
+    rows = [list(row) for row in tokens]
+    batch = tokenizer(rows, is_split_into_words=True, **_options(tokenizer, max_length))
+    aligned = None if labels is None else [_align(batch.word_ids(row), tags) for row, tags in enumerate(labels)]
+    return Encoded(
+        _arrays(batch["input_ids"]),
+        None,
+        None if aligned is None else tuple(np.asarray(row, np.int64) for row in aligned),
+        level="token",
+        problem="classification",
+        pad_id=tokenizer.pad_token_id or 0,
+    )
+
+
+def _options(tokenizer: Any, max_length: int) -> dict[str, Any]:
+    # model_max_length is 1e30 where a tokenizer does not know it
+    longest = min(max_length, int(tokenizer.model_max_length))
+    return {"truncation": True, "max_length": longest, "padding": False, "return_attention_mask": False}
+
+
+def _arrays(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray[Any, np.dtype[np.int32]], ...]:
+    return tuple(np.asarray(row, np.int32) for row in rows)
+
+
+def _align(word_ids: Sequence[int | None], tags: Sequence[int]) -> list[int]:
+    aligned, previous = [], None
+    for word in word_ids:
+        aligned.append(IGNORED if word is None or word == previous else tags[word])
+        previous = word
+    return aligned

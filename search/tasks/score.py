@@ -1,0 +1,192 @@
+"""Metrics of a model's outputs with their standard errors. All are maximised and stored as fractions.
+
+Every metric here is a function of sums over rows, so that a bootstrap sample is a vector of row weights. Accuracy has
+the closed form sqrt(p (1 - p) / n); the others take the standard deviation of 200 samples with a fixed seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.tasks.encode import IGNORED
+from search.tasks.entities import entities
+
+Array: TypeAlias = NDArray[Any]
+Floats: TypeAlias = NDArray[np.float64]
+Logits: TypeAlias = Array | Sequence[Array]
+Formula: TypeAlias = Callable[[Array], float]
+
+RESAMPLES = 200
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric's value and standard error; ``per_example`` is there where the value is its mean, for paired tests."""
+
+    value: float
+    se: float
+    per_example: Floats | None = None
+
+
+def score(kind: str, metric: str, names: Sequence[str], logits: Logits, labels: Sequence[Any]) -> Score:
+    """Return the metric of ``logits`` against ``labels``; see ``TaskSpec.score`` for the shapes."""
+    if kind == "token-classification":
+        return _score_tags(metric, names, logits, labels)
+    if kind == "regression":
+        return _score_numbers(metric, np.asarray(logits, float).reshape(-1), np.asarray(labels, float))
+    if kind == "multi-label-classification":
+        return _score_sets(metric, np.asarray(logits) > 0, np.asarray(labels) > 0.5)
+    return _score_classes(metric, np.asarray(logits).argmax(-1), np.asarray(labels, int), len(names))
+
+
+def chance(kind: str, metric: str, classes: int, labels: Sequence[Any]) -> float:
+    """Return the metric of the best answer that ignores the input; 0 for correlations and entities."""
+    if metric in ("matthews", "pearson", "spearman", "seqeval_f1"):
+        return 0.0
+    if kind == "multi-label-classification":
+        return _chance_sets(metric, np.asarray(labels) > 0.5)
+    flat = np.concatenate([np.asarray(row) for row in labels]) if kind == "token-classification" else np.asarray(labels)
+    counts = np.bincount(flat[flat != IGNORED].astype(int), minlength=classes)
+    if metric == "f1":
+        return _all_positive(counts[1] / counts.sum())
+    share = float(counts.max() / counts.sum())
+    return share if metric == "accuracy" else _all_positive(share) / np.count_nonzero(counts)
+
+
+def agreement(kind: str, logits: Logits, others: Logits, labels: Sequence[Any]) -> float:
+    """Return the share of equal predictions, or the correlation, cut at 0, for regression."""
+    if kind == "regression":
+        ours, theirs = (np.asarray(x, float).reshape(-1) for x in (logits, others))
+        return max(_correlation(_moments(ours, theirs).sum(0)), 0.0)
+    if kind == "multi-label-classification":
+        return float(np.mean((np.asarray(logits) > 0) == (np.asarray(others) > 0)))
+    if kind != "token-classification":
+        return float(np.mean(np.asarray(logits).argmax(-1) == np.asarray(others).argmax(-1)))
+    pairs = zip(_tag_rows(logits, labels), _tag_rows(others, labels), strict=True)
+    return float(np.mean(np.concatenate([ours == theirs for (ours, _), (theirs, _) in pairs])))
+
+
+def _score_classes(metric: str, predicted: Array, true: Array, classes: int) -> Score:
+    if metric == "accuracy":
+        return _mean(predicted == true)
+    formula = {"macro_f1": _macro_f1, "f1": _positive_f1, "matthews": _matthews}[metric]
+    cells = np.bincount(true * classes + predicted, minlength=classes * classes)
+    # resampling rows is the same as drawing the cells of the confusion matrix, at a fraction of the cost
+    draws = np.random.default_rng(0).multinomial(len(true), cells / len(true), size=RESAMPLES)
+    shape = (classes, classes)
+    return Score(formula(cells.reshape(shape)), _spread([formula(draw.reshape(shape)) for draw in draws]))
+
+
+def _score_sets(metric: str, predicted: Array, true: Array) -> Score:
+    if metric == "accuracy":
+        return _mean((predicted == true).all(-1))
+    rows = np.stack([predicted & true, predicted, true], axis=-1).astype(float)
+    if metric == "f1":
+        return _bootstrap(rows.sum(1), _f1_of_counts)
+    return _bootstrap(rows, lambda sums: float(np.mean([_f1_of_counts(label) for label in sums])))
+
+
+def _score_numbers(metric: str, predicted: Floats, true: Floats) -> Score:
+    """Spearman's resamples keep the ranks of the whole sample, which moves its error in the third digit only."""
+    if metric == "spearman":
+        predicted, true = _ranks(predicted), _ranks(true)
+    return _bootstrap(_moments(predicted, true), _correlation)
+
+
+def _score_tags(metric: str, names: Sequence[str], logits: Logits, labels: Sequence[Any]) -> Score:
+    rows = _tag_rows(logits, labels)
+    if metric == "accuracy":
+        counts = [[float((ours == true).sum()), float(len(true))] for ours, true in rows]
+        return _bootstrap(np.array(counts), lambda sums: float(sums[0] / max(sums[1], 1.0)))
+    found = [tuple(entities([names[tag] for tag in tags]) for tags in row) for row in rows]
+    counts = [[float(len(ours & true)), float(len(ours)), float(len(true))] for ours, true in found]
+    return _bootstrap(np.array(counts), _f1_of_counts)
+
+
+def _tag_rows(logits: Logits, labels: Sequence[Any]) -> list[tuple[Array, Array]]:
+    """Return (predicted, true) tags of the words that count, by row."""
+    rows = []
+    for values, tags in zip(logits, labels, strict=True):
+        true = np.asarray(tags, int)
+        counted = true != IGNORED
+        rows.append((np.asarray(values)[: len(true)].argmax(-1)[counted], true[counted]))
+    return rows
+
+
+def _mean(correct: Array) -> Score:
+    values = correct.astype(float)
+    p = float(values.mean())
+    return Score(p, float(np.sqrt(p * (1 - p) / len(values))), values)
+
+
+def _bootstrap(rows: Floats, formula: Formula) -> Score:
+    """Return ``formula`` of the sums over rows, with its spread over resampled rows."""
+    rng, n = np.random.default_rng(0), len(rows)
+    draws = (rng.multinomial(n, np.full(n, 1 / n)) for _ in range(RESAMPLES))
+    return Score(formula(rows.sum(0)), _spread([formula(np.tensordot(draw, rows, axes=1)) for draw in draws]))
+
+
+def _spread(values: list[float]) -> float:
+    return float(np.std(values, ddof=1))
+
+
+def _f1_of_counts(sums: Array) -> float:
+    """F1 = 2 tp / (predicted + true); 0 where there is neither."""
+    both = sums[1] + sums[2]
+    return float(2 * sums[0] / both) if both else 0.0
+
+
+def _macro_f1(confusion: Array) -> float:
+    """The mean over classes that are either true or predicted somewhere, as scikit-learn has it."""
+    both = confusion.sum(0) + confusion.sum(1)
+    seen = both > 0
+    return float(np.mean(2 * np.diag(confusion)[seen] / both[seen]))
+
+
+def _positive_f1(confusion: Array) -> float:
+    return _f1_of_counts(np.array([confusion[1, 1], confusion[:, 1].sum(), confusion[1].sum()], float))
+
+
+def _matthews(confusion: Array) -> float:
+    """Matthews' correlation for any number of classes (Gorodkin 2004); 0 where one side is constant."""
+    total = float(confusion.sum())
+    true, predicted = confusion.sum(1).astype(float), confusion.sum(0).astype(float)
+    below = (total**2 - predicted @ predicted) * (total**2 - true @ true)
+    return float((np.trace(confusion) * total - true @ predicted) / np.sqrt(below)) if below > 0 else 0.0
+
+
+def _moments(x: Floats, y: Floats) -> Floats:
+    # centred first, so that the sums do not cancel
+    x, y = x - x.mean(), y - y.mean()
+    return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)
+
+
+def _correlation(sums: Array) -> float:
+    """Pearson's r from the sums of 1, x, y, x², y², xy; 0 where one side is constant."""
+    n, x, y, xx, yy, xy = sums
+    spread = (xx - x * x / n) * (yy - y * y / n)
+    r = (xy - x * y / n) / np.sqrt(spread) if spread > 1e-24 * max(xx * yy, 1e-300) else 0.0
+    return float(np.clip(r, -1.0, 1.0)) if np.isfinite(r) else 0.0
+
+
+def _ranks(values: Floats) -> Floats:
+    """Return ranks, ties sharing their mean rank."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place], float)
+
+
+def _all_positive(share: float) -> float:
+    """F1 of calling every row positive when ``share`` of them is."""
+    return float(2 * share / (1 + share))
+
+
+def _chance_sets(metric: str, true: Array) -> float:
+    if metric == "accuracy":
+        return float(np.unique(true, axis=0, return_counts=True)[1].max() / len(true))
+    shares = true.mean(0) if metric == "macro_f1" else np.array([true.mean()])
+    return float(np.mean([_all_positive(share) for share in shares]))

@@ -1,0 +1,240 @@
+"""The teacher of a run: its folder, what is computed from it once, and how it is made from a backbone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from search.backbone import resolve
+from spaces.canonical import short_hash
+from spaces.errors import UserError
+from spaces.signature import Signature, read_signature
+
+if TYPE_CHECKING:
+    from compressors.calibration import Calibration
+    from compressors.distill.batches import Encoded
+    from compressors.factors import Factors
+    from search.config import Teacher as TeacherConfig
+    from search.tasks import TaskSpec
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, steps done, and steps in all."""
+
+CALIBRATION_ROWS = 1024
+CALIBRATION_BATCH = 32
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A fine-tuned model in ``folder`` (save_pretrained layout); ``cache`` holds what is derived from it.
+
+    ``hash`` names its weights and config. Heavy parts are loaded on first use and kept.
+    """
+
+    folder: Path
+    hash: str
+    auto_class: str
+    cache: Path
+    trust_remote_code: bool = False
+
+    @cached_property
+    def model(self) -> Any:
+        """The model in eval mode, float32."""
+        import transformers
+
+        auto = getattr(transformers, self.auto_class)
+        return auto.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code, dtype="float32").eval()
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer that stands in the same folder."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
+
+    @cached_property
+    def signature(self) -> Signature:
+        """What ``spaces`` needs to know of the weights."""
+        return read_signature(self.folder)
+
+    def calibration(self, data: Encoded) -> Calibration:
+        """Return the second moments over the first rows of ``data``, computed once per teacher and data."""
+        from compressors.calibration import Calibration, calibrate
+        from compressors.distill.batches import collate, order
+
+        rows = data.take(range(min(len(data), CALIBRATION_ROWS)))
+        file = self.cache / "calibrations" / f"{self.hash}-{rows.hash}.safetensors"
+        if file.exists():
+            return Calibration.load(file)
+        batches = (collate(rows, indices).inputs for indices in order(rows, CALIBRATION_BATCH, 0, 0))
+        calibration = calibrate(self.model, batches, seed=0)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        calibration.save(file)
+        return calibration
+
+    def factors(self, data: Encoded) -> Factors:
+        """Return the closed forms of the teacher's matrices, shared by all trials through the cache."""
+        from compressors.factors import Factors
+
+        return Factors.read(
+            self.folder, self.calibration(data), folder=self.cache / "factors", signature=self.signature
+        )
+
+
+def make_teacher(
+    config: TeacherConfig,
+    spec: TaskSpec,
+    train: Callable[[Any], Encoded],
+    *,
+    seed: int,
+    cache: Path,
+    data_hash: str,
+    progress: Progress = silent,
+) -> Teacher:
+    """Return the teacher that a config asks for, fine-tuned once and kept in the cache.
+
+    ``train`` encodes the training rows, whose content is ``data_hash``, with the tokenizer that it is given. Without ``finetune`` the model must
+    have a head for the task's labels; raises UserError where it does not.
+    """
+    source = resolve(config.model)
+    if config.finetune is None:
+        folder = _standard_copy(source, config, spec, cache)
+    else:
+        key = short_hash([_source_hash(source), config.finetune.model_dump(), _spec_dict(spec), data_hash, seed])
+        folder = cache / "teachers" / key
+        if not (folder / "model.safetensors").exists():
+            _finetune(source, folder, config, spec, train, seed, progress)
+    return Teacher(folder, folder_hash(folder), spec.kind.auto_class, cache, config.trust_remote_code)
+
+
+def folder_hash(folder: Path) -> str:
+    """Return the first 16 hex digits of the sha256 over a model folder's weights and config."""
+    digest = hashlib.sha256()
+    for name in ("config.json", "model.safetensors"):
+        try:
+            with (folder / name).open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise UserError(f"{folder / name}: cannot be read ({error.strerror})") from error
+    return digest.hexdigest()[:16]
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """Put the files of ``source`` into a new folder ``target`` in one step, as hard links where the disk allows."""
+    if target.exists():
+        return
+    draft = target.with_name(f".{target.name}.{uuid4().hex}")
+    draft.mkdir(parents=True)
+    for file in sorted(source.iterdir()):
+        if file.is_file():
+            try:
+                os.link(file, draft / file.name)
+            except OSError:  # another disk, or one without links
+                shutil.copy2(file, draft / file.name)
+    draft.replace(target)
+
+
+def _finetune(
+    source: str,
+    folder: Path,
+    config: TeacherConfig,
+    spec: TaskSpec,
+    train: Callable[[Any], Encoded],
+    seed: int,
+    progress: Progress,
+) -> None:
+    import torch
+
+    from compressors.distill.finetune import finetune
+
+    assert config.finetune is not None, "the caller asked for fine-tuning"
+    torch.manual_seed(seed)
+    model, tokenizer = _load(source, config, spec, new_head=True)
+    finetune(
+        model,
+        train(tokenizer),
+        num_train_epochs=config.finetune.num_train_epochs,
+        learning_rate=config.finetune.learning_rate,
+        seed=seed,
+        on_step=lambda done, total: progress("fine-tuning the teacher", done, total),
+    )
+    _save(model, tokenizer, folder)
+
+
+def _standard_copy(source: str, config: TeacherConfig, spec: TaskSpec, cache: Path) -> Path:
+    """Return a folder with the teacher as one safetensors file: what every other part reads."""
+    folder = Path(source)
+    if (folder / "model.safetensors").exists() and (folder / "config.json").exists():
+        _load(source, config, spec, new_head=False)
+        return folder
+    model, tokenizer = _load(source, config, spec, new_head=False)
+    target = cache / "teachers" / short_hash([source, _spec_dict(spec)])
+    if not target.exists():
+        _save(model, tokenizer, target)
+    return target
+
+
+def _load(source: str, config: TeacherConfig, spec: TaskSpec, *, new_head: bool) -> tuple[Any, Any]:
+    import transformers
+
+    auto = getattr(transformers, spec.kind.auto_class)
+    arguments = spec.model_arguments() if new_head else {}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=config.trust_remote_code)
+        model, report = auto.from_pretrained(
+            source,
+            trust_remote_code=config.trust_remote_code,
+            dtype="float32",
+            output_loading_info=True,
+            **arguments,
+        )
+    except (OSError, ValueError) as error:
+        sentence = str(error).strip().splitlines()[0]
+        raise UserError(f"teacher.model: {config.model!r} cannot be loaded ({sentence})") from error
+    if not new_head:
+        _check_head(config.model, model, report, spec)
+    return model, tokenizer
+
+
+def _check_head(name: str, model: Any, report: dict[str, Any], spec: TaskSpec) -> None:
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise UserError(
+            f"teacher.model: {name!r} has no trained head for {spec.kind.name} (missing: {missing[0]}); "
+            "give a fine-tuned model or add teacher.finetune"
+        )
+    if model.config.num_labels != spec.num_labels:
+        raise UserError(
+            f"teacher.model: {name!r} has {model.config.num_labels} labels and the data {spec.num_labels}"
+        )
+
+
+def _save(model: Any, tokenizer: Any, folder: Path) -> None:
+    draft = folder.with_name(f".{folder.name}.{uuid4().hex}")
+    draft.mkdir(parents=True)
+    model.save_pretrained(draft, max_shard_size="100GB")
+    tokenizer.save_pretrained(draft)
+    try:
+        draft.replace(folder)
+    except OSError:  # another process was faster: its teacher is the same
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _source_hash(source: str) -> str:
+    folder = Path(source)
+    return folder_hash(folder) if (folder / "model.safetensors").exists() else source
+
+
+def _spec_dict(spec: TaskSpec) -> list[Any]:
+    return [spec.kind.name, list(spec.labels), spec.max_length]

@@ -1,0 +1,100 @@
+"""The data of a trial: encoded splits, the teacher's cached outputs, and how logits are scored."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from compressors.distill.batches import Encoded
+    from compressors.distill.targets import Targets
+    from search.data import TaskData
+    from search.tasks import TaskSpec
+    from search.teacher import Teacher
+    from spaces.plan import Distillation
+
+TARGET_BYTES = 4_000_000_000
+"""Disk that one teacher's cached outputs on one data set may take; beyond it the teacher runs live in the step."""
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """A task's rows as token ids, encoded once with the teacher's tokenizer."""
+
+    spec: TaskSpec
+    data: TaskData
+    teacher: Teacher
+
+    @cached_property
+    def train(self) -> Encoded:
+        """Labelled training rows."""
+        return self.spec.encode(self.teacher.tokenizer, self.data.train)
+
+    @cached_property
+    def validation(self) -> Encoded:
+        """The rows that choose between students."""
+        return self.spec.encode(self.teacher.tokenizer, self.data.validation)
+
+    @cached_property
+    def test(self) -> Encoded | None:
+        """The rows that choose nothing: read for the final front, after training, and by ``evaluate``."""
+        return self.spec.encode(self.teacher.tokenizer, self.data.test) if self.data.test else None
+
+    @cached_property
+    def transfer(self) -> Encoded | None:
+        """Training rows followed by the unlabelled transfer text, without labels."""
+        if self.data.transfer is None:
+            return None
+        more = self.spec.encode(self.teacher.tokenizer, self.data.transfer)
+        types = None
+        if self.train.token_type_ids is not None and more.token_type_ids is not None:
+            types = self.train.token_type_ids + more.token_type_ids
+        return replace(
+            self.train, input_ids=self.train.input_ids + more.input_ids, token_type_ids=types, labels=None
+        )
+
+    def distilled(self, settings: Distillation) -> Encoded:
+        """Return the rows that a student learns from: with transfer text where no label is asked for."""
+        labels = settings.label_weight > 0 or settings.objective == "labels"
+        return self.train if labels or self.transfer is None else self.transfer
+
+    def targets(self, settings: Distillation, layers: int) -> Targets | None:
+        """Return the teacher's outputs for ``settings``, computed once per teacher and data; None for labels alone."""
+        from compressors.distill.objective import needed
+        from compressors.distill.targets import prepare_targets
+
+        names = needed(settings.objective, layers, self.teacher.signature.layers)
+        if not names:
+            return None
+        rows = self.distilled(settings)
+        folder = self.teacher.cache / "targets" / self.teacher.hash / rows.hash
+        return prepare_targets(
+            rows,
+            names,
+            folder,
+            teacher=lambda: self.teacher.model,
+            signature=self.teacher.signature,
+            budget_bytes=TARGET_BYTES,
+        )
+
+    @cached_property
+    def teacher_logits(self) -> Any:
+        """The teacher's logits on the validation rows."""
+        from compressors.distill.evaluate import predict
+
+        rows = self.validation
+        if rows.level == "token":
+            return predict(self.teacher.model, rows)
+        file = self.teacher.cache / "logits" / f"{self.teacher.hash}-{rows.hash}.npy"
+        if file.exists():
+            return np.load(file, allow_pickle=False)
+        logits = predict(self.teacher.model, rows)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f".{file.stem}.{os.getpid()}.npy")
+        np.save(partial, logits, allow_pickle=False)
+        partial.replace(file)
+        return logits

@@ -1,0 +1,106 @@
+"""The workspace: everything that trials of one config share in one process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from search.config import Config
+from search.data import TaskData, load_data
+from search.paths import cache_folder
+from search.tasks import TaskSpec
+from search.teacher import Progress, Teacher, make_teacher, silent
+from search.trial_data import TrialData
+from spaces.curves import Curves
+from spaces.space import Space
+
+if TYPE_CHECKING:
+    from compressors.distill.trainer import Budget
+    from compressors.meter import Meter
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A config with its data, teacher and encoded rows; ``quiet_ms`` is the teacher's latency on the quiet machine."""
+
+    config: Config
+    data: TaskData
+    spec: TaskSpec
+    teacher: Teacher
+    quiet_ms: float | None = None
+
+    @cached_property
+    def rows(self) -> TrialData:
+        """The encoded data."""
+        return TrialData(self.spec, self.data, self.teacher)
+
+    @cached_property
+    def curves(self) -> Curves:
+        """What every rank of every matrix is worth, from the calibration on training rows."""
+        return Curves(self.teacher.factors(self.rows.train).curves())
+
+    @cached_property
+    def meter(self) -> Meter:
+        """The one place that measures latency, as the config's ``latency`` says."""
+        from compressors.meter import Meter
+
+        target = self.config.latency
+        return Meter(
+            self.teacher.model,
+            target.batch_size,
+            target.sequence_length,
+            target.threads,
+            device_of(target.device),
+            quiet_ms=self.quiet_ms,
+        )
+
+    @property
+    def budget(self) -> Budget:
+        """The short training of a trial."""
+        from compressors.distill.trainer import Budget
+
+        fidelity = self.config.fidelity
+        return Budget(fidelity.max_steps, fidelity.rungs, fidelity.per_device_train_batch_size)
+
+
+def open_workspace(config: Config, *, progress: Progress = silent, quiet_ms: float | None = None) -> Workspace:
+    """Load the data, make or find the teacher, and return the workspace; raises UserError for bad input."""
+    data = load_data(config.task)
+    spec = TaskSpec.of(config.task, data.labels)
+    teacher = make_teacher(
+        config.teacher,
+        spec,
+        lambda tokenizer: spec.encode(tokenizer, data.train),
+        seed=config.search.seed,
+        cache=cache_folder(),
+        data_hash=data.hashes["train"],
+        progress=progress,
+    )
+    return Workspace(config, data, spec, teacher, quiet_ms)
+
+
+def make_space(config: Config, signature: Any, curves: Curves) -> Space:
+    """Return the space that a config describes, for a teacher with this signature."""
+    space = config.space
+    domains = {name: getattr(space.distillation, name) for name in type(space.distillation).model_fields}
+    limit = config.constraints.get("size_mb")
+    return Space(
+        signature,
+        curves,
+        space.methods,
+        granularity=space.granularity,
+        exclude=space.exclude,
+        distillation=domains,
+        stored_dtype=config.run.stored_dtype,
+        max_bytes=limit * 1e6 if limit is not None else None,
+    )
+
+
+def device_of(name: str) -> str:
+    """Return the device that ``auto`` stands for here: the first GPU, else the CPU."""
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,185 @@
+"""From a plan to a student."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from compressors.apply import blank_student, make_student, read_config, trainable_parameters
+from compressors.factors import Factors
+from compressors.signature import stored_tensors
+from compressors.structure import kept_parts
+from spaces.cost import file_tensors
+from spaces.errors import UserError
+from spaces.plan import Choice, Structure, Student
+from spaces.signature import read_signature
+
+Saver = Callable[..., Path]
+Drawer = Callable[..., Student]
+
+
+def logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    with torch.no_grad():
+        return torch.as_tensor(model(**batch)[0])
+
+
+def test_a_plan_that_changes_nothing_gives_the_teacher(
+    family: str, make_teacher: Callable[..., PreTrainedModel], save_teacher: Saver, batch: dict[str, Tensor]
+) -> None:
+    folder = save_teacher(family)
+    student = make_student(Student.of("", {}), folder, Factors.read(folder))
+    assert torch.allclose(logits(student, batch), logits(make_teacher(family), batch), atol=1e-6)
+
+
+@pytest.mark.parametrize("task", ["TokenClassification", "QuestionAnswering", "MaskedLM", "none"])
+def test_every_task_has_a_student(task: str, save_teacher: Saver, random_student: Drawer, batch: Any) -> None:
+    folder = save_teacher("bert", task)
+    factors = Factors.read(folder)
+    student = make_student(random_student(factors.signature, 3), folder, factors)
+    assert torch.isfinite(logits(student, batch)).all()
+
+
+def test_stored_names_are_those_of_the_plan_s_arithmetic(
+    family: str, save_teacher: Saver, random_student: Drawer
+) -> None:
+    folder = save_teacher(family)
+    factors = Factors.read(folder)
+    for seed in range(3):
+        plan = random_student(factors.signature, seed, structure=Structure(layers=1))
+        stored = stored_tensors(make_student(plan, folder, factors))
+        expected = {t.name: t.shape for t in file_tensors(plan, factors.signature)}
+        assert {name: tuple(t.shape) for name, t in stored.items()} == expected
+
+
+def test_padding_never_changes_logits(save_teacher: Saver, random_student: Drawer, batch: dict[str, Tensor]) -> None:
+    folder = save_teacher("bert")
+    factors = Factors.read(folder)
+    short = {name: tensor[1:, :5] for name, tensor in batch.items()}
+    for seed in range(4):
+        student = make_student(random_student(factors.signature, seed), folder, factors)
+        assert torch.allclose(logits(student, batch)[1], logits(student, short)[0], atol=1e-5)
+
+
+def test_a_full_rank_student_is_the_teacher(save_teacher: Saver, batch: dict[str, Tensor]) -> None:
+    folder = save_teacher("bert")
+    factors = Factors.read(folder)
+    whole = {m.path: Choice.of("lowrank", rank=min(m.shape)) for m in factors.signature.modules if m.role == "qkv"}
+    plain = make_student(Student.of("", {}), folder, factors)
+    student = make_student(Student.of("", whole), folder, factors)
+    assert torch.allclose(logits(student, batch), logits(plain, batch), atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra", "albert"])
+def test_cut_heads_and_units_are_the_teacher_with_their_outputs_unread(
+    family: str, make_teacher: Callable[..., PreTrainedModel], save_teacher: Saver, batch: dict[str, Tensor]
+) -> None:
+    folder = save_teacher(family)
+    factors = Factors.read(folder)
+    layers = factors.signature.layers
+    structure = Structure(heads=(3, 1)[:layers], ffn=(64, 40)[:layers])
+    teacher = make_teacher(family)
+    for path, (_, columns) in kept_parts(factors, structure, "svd").items():
+        if columns is not None:
+            weight = teacher.get_submodule(path).weight
+            unread = torch.ones(weight.shape[1], dtype=torch.bool)
+            unread[columns] = False
+            with torch.no_grad():
+                weight[:, unread] = 0.0
+    student = make_student(Student.of("", {}, structure=structure), folder, factors)
+    assert torch.allclose(logits(student, batch), logits(teacher, batch), atol=1e-5)
+    assert sum(p.numel() for p in student.parameters()) < sum(p.numel() for p in teacher.parameters())
+
+
+def test_kept_heads_and_units_are_nested(save_teacher: Saver) -> None:
+    factors = Factors.read(save_teacher("bert"))
+    for field, counts in (("heads", range(1, 5)), ("ffn", range(1, 65, 9))):
+        kept = [kept_parts(factors, Structure(**{field: (count, count)}), "svd") for count in counts]
+        for fewer, more in pairwise(kept):
+            for path in more:
+                small, large = (k[path][1] if k[path][1] is not None else k[path][0] for k in (fewer, more))
+                assert small is not None
+                assert large is not None
+                assert set(small.tolist()) < set(large.tolist())
+
+
+def test_a_shorter_student_is_the_teacher_s_lower_blocks(save_teacher: Saver, batch: dict[str, Tensor]) -> None:
+    folder = save_teacher("bert", "none")
+    student = make_student(Student.of("", {}, structure=Structure(layers=1)), folder, Factors.read(folder))
+    whole = make_student(Student.of("", {}), folder, Factors.read(folder))
+    with torch.no_grad():
+        hidden = whole(**batch, output_hidden_states=True).hidden_states
+        assert torch.allclose(student(**batch).last_hidden_state, hidden[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("family", "structure"),
+    [
+        ("bert", Structure(vocabulary=50)),
+        ("mpnet", Structure(heads=(2, 2))),
+        ("gpt2", Structure(heads=(2, 2))),
+        ("modernbert", Structure(ffn=(32, 32))),
+        ("bert", Structure(layers=3)),
+    ],
+)
+def test_a_cut_that_the_architecture_does_not_allow_is_the_user_s_error(
+    family: str, structure: Structure, save_teacher: Saver
+) -> None:
+    folder = save_teacher(family)
+    with pytest.raises(UserError, match=r"structure"):
+        make_student(Student.of("", {}, structure=structure), folder, Factors.read(folder))
+
+
+def test_dense_tables_are_frozen_and_everything_else_is_trained(save_teacher: Saver) -> None:
+    folder = save_teacher("bert")
+    factors = Factors.read(folder)
+    student = make_student(Student.of("", {}), folder, factors)
+    names = {id(p): name for name, p in student.named_parameters()}
+    trained = {names[id(p)] for p in trainable_parameters(student)}
+    frozen = {"word_embeddings.weight", "position_embeddings.weight", "token_type_embeddings.weight"}
+    assert {name.split("embeddings.", 1)[1] for name in set(names.values()) - trained} == frozen
+    words = Choice.of("lowrank", rank=8)
+    student = make_student(Student.of("", {"bert.embeddings.word_embeddings": words}), folder, factors)
+    assert sum("word_embeddings" in n for n, p in student.named_parameters() if p.requires_grad) == 2
+    assert len(trainable_parameters(student)) == sum(p.requires_grad for p in student.parameters())
+
+
+def test_a_blank_student_has_the_same_tensors_and_finite_weights(save_teacher: Saver, random_student: Drawer) -> None:
+    folder = save_teacher("bert")
+    signature = read_signature(folder)
+    plan = random_student(signature, 1)
+    blank = stored_tensors(blank_student(plan, read_config(folder), signature))
+    made = stored_tensors(make_student(plan, folder, Factors.read(folder)))
+    assert {k: v.shape for k, v in blank.items()} == {k: v.shape for k, v in made.items()}
+    assert all(torch.isfinite(t).all() for t in blank.values())
+
+
+def test_attention_can_be_made_eager_for_distillation(save_teacher: Saver, batch: dict[str, Tensor]) -> None:
+    folder = save_teacher("bert")
+    student = make_student(Student.of("", {}), folder, Factors.read(folder))
+    before = logits(student, batch)
+    student.set_attn_implementation("eager")
+    with torch.no_grad():
+        out = student(**batch, output_attentions=True)
+    assert [tuple(a.shape) for a in out.attentions] == [(2, 4, 7, 7)] * 2
+    assert torch.allclose(out.logits, before, atol=1e-5)
+
+
+def test_a_tied_output_layer_uses_the_compressed_table(save_teacher: Saver, batch: dict[str, Tensor]) -> None:
+    for family, task in (("bert", "MaskedLM"), ("gpt2", "CausalLM")):
+        folder = save_teacher(family, task)
+        factors = Factors.read(folder)
+        words = next(m for m in factors.signature.modules if m.role == "embedding")
+        student = make_student(Student.of("", {words.path: Choice.of("lowrank", rank=32)}), folder, factors)
+        plain = make_student(Student.of("", {}), folder, factors)
+        assert torch.allclose(logits(student, batch), logits(plain, batch), atol=1e-4)
+        student = make_student(Student.of("", {words.path: Choice.of("lowrank", rank=8)}), folder, factors)
+        student(**batch).logits.sum().backward()
+        table: Any = student.model.get_submodule(words.path)
+        assert table.up.grad.abs().sum() > 0

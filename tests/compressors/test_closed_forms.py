@@ -1,0 +1,167 @@
+"""The theorems behind the initialisations, checked on random matrices."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from compressors.closed_forms import Target, low_rank, nearest_kronecker
+
+sides = st.integers(2, 12)
+seeds = st.integers(0, 2**31)
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def moment(seed: int, size: int) -> Tensor:
+    """A second moment as real ones are: correlated, and of very uneven scale."""
+    mixed = normal(seed, 4 * size, size) @ (
+        normal(seed + 1, size, size) * torch.logspace(0, -2, size, dtype=torch.float64)
+    )
+    return mixed.T @ mixed / len(mixed)
+
+
+def weighted(seed: int, m: int, n: int) -> Target:
+    return Target(normal(seed, m, n), rows=normal(seed + 2, m).abs() + 0.01, columns=moment(seed + 3, n))
+
+
+def rank(target: Target, r: int) -> Tensor:
+    up, down, _ = low_rank(target)
+    return up[:, :r] @ down[:r]
+
+
+@given(sides, sides, seeds)
+def test_the_first_r_components_are_the_truncated_svd(m: int, n: int, seed: int) -> None:
+    weight = normal(seed, m, n)
+    u, s, v = np.linalg.svd(weight.numpy(), full_matrices=False)
+    _, _, energies = low_rank(Target(weight))
+    assert np.allclose(energies.numpy(), s**2, atol=1e-9)
+    for r in range(1, min(m, n) + 1):
+        assert np.allclose(rank(Target(weight), r).numpy(), u[:, :r] * s[:r] @ v[:r], atol=1e-6)
+
+
+@given(sides, sides, seeds)
+def test_dropping_a_component_costs_its_energy(m: int, n: int, seed: int) -> None:
+    target = weighted(seed, m, n)
+    _, _, energies = low_rank(target)
+    whole = target.error(torch.zeros(m, n, dtype=torch.float64))
+    for r in range(min(m, n) + 1):
+        assert target.error(rank(target, r)) == pytest.approx(float(energies[r:].sum()), abs=1e-5 * whole)
+
+
+@given(sides, sides, seeds)
+def test_no_other_matrix_of_that_rank_has_less_weighted_error(m: int, n: int, seed: int) -> None:
+    target = weighted(seed, m, n)
+    r = max(1, min(m, n) // 2)
+    best, whole = target.error(rank(target, r)), target.error(torch.zeros(m, n, dtype=torch.float64))
+    up, down, _ = low_rank(target)
+    rivals = [rank(Target(target.weight), r), rank(Target(target.weight, target.rows), r)]
+    for i in range(5):
+        left, right = up[:, :r] + 0.1 * normal(seed + i, m, r), down[:r] + 0.1 * normal(seed - i, r, n)
+        rivals += [left @ down[:r], up[:, :r] @ right, left @ right]
+    assert all(best <= target.error(rival) + 1e-5 * whole for rival in rivals)
+
+
+@given(sides, sides, seeds)
+def test_full_rank_is_the_matrix_itself(m: int, n: int, seed: int) -> None:
+    target = weighted(seed, m, n)
+    assert torch.allclose(rank(target, min(m, n)), target.weight, atol=1e-6)
+
+
+@given(sides, sides, seeds)
+def test_both_factors_have_equal_norms(m: int, n: int, seed: int) -> None:
+    up, down, _ = low_rank(weighted(seed, m, n))
+    assert torch.allclose(up.norm(dim=0), down.norm(dim=1), rtol=1e-6)
+
+
+def test_an_output_without_gradient_and_an_input_without_variance_are_no_trouble() -> None:
+    for m, n in ((6, 9), (9, 6)):
+        target = weighted(0, m, n)
+        rows, columns = target.rows, target.columns
+        assert rows is not None
+        assert columns is not None
+        rows[2] = 0.0
+        columns[1, :] = columns[:, 1] = 0.0
+        assert torch.isfinite(rank(target, 3)).all()
+        assert target.error(rank(target, 3)) <= target.error(rank(Target(target.weight), 3))
+
+
+divided = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
+
+
+def kron_sum(a: Tensor, b: Tensor, k: int) -> Tensor:
+    zero = torch.zeros(a.shape[1] * b.shape[1], a.shape[2] * b.shape[2], dtype=torch.float64)
+    return sum((torch.kron(a[i], b[i]) for i in range(k)), zero)
+
+
+@given(divided, seeds)
+def test_the_error_of_the_nearest_kronecker_sum_is_the_tail_of_its_energies(
+    sizes: tuple[int, int, int, int], seed: int
+) -> None:
+    m1, m2, n1, n2 = sizes
+    weight = normal(seed, m1 * m2, n1 * n2)
+    a, b, energies = nearest_kronecker(Target(weight), m1, n1)
+    for k in range(min(m1 * n1, m2 * n2) + 1):
+        error = float(((weight - kron_sum(a, b, k)) ** 2).sum())
+        assert error == pytest.approx(float(energies[k:].sum()), abs=1e-8)
+
+
+@given(divided, seeds)
+def test_no_other_kronecker_product_is_nearer(sizes: tuple[int, int, int, int], seed: int) -> None:
+    m1, m2, n1, n2 = sizes
+    weight = normal(seed, m1 * m2, n1 * n2)
+    a, b, _ = nearest_kronecker(Target(weight), m1, n1)
+    best = float(((weight - kron_sum(a, b, 1)) ** 2).sum())
+    for i in range(5):
+        left, right = normal(seed + i, m1, n1), normal(seed - i, m2, n2)
+        product = torch.kron(left, right)
+        scale = (product * weight).sum() / (product**2).sum()
+        assert best <= float(((weight - scale * product) ** 2).sum()) + 1e-9
+        assert best <= float(((weight - torch.kron(a[0] + 0.1 * left, b[0])) ** 2).sum()) + 1e-9
+
+
+@settings(deadline=None)
+@given(divided, seeds)
+def test_with_weights_that_are_products_the_kronecker_sum_is_the_best_in_them(
+    sizes: tuple[int, int, int, int], seed: int
+) -> None:
+    m1, m2, n1, n2 = sizes
+    rows = torch.kron(normal(seed + 1, m1).abs() + 0.1, normal(seed + 2, m2).abs() + 0.1)
+    columns = torch.kron(moment(seed + 3, n1), moment(seed + 4, n2))
+    target = Target(normal(seed, m1 * m2, n1 * n2), rows, columns)
+    a, b, energies = nearest_kronecker(target, m1, n1)
+    whole = target.error(torch.zeros_like(target.weight))
+    for k in range(min(m1 * n1, m2 * n2) + 1):
+        assert target.error(kron_sum(a, b, k)) == pytest.approx(float(energies[k:].sum()), abs=1e-3 * whole)
+
+
+def test_low_rank_is_one_end_of_the_kronecker_family() -> None:
+    target = weighted(7, 12, 8)
+    a, b, _ = nearest_kronecker(target, 12, 1)
+    assert target.error(kron_sum(a, b, 3)) == pytest.approx(target.error(rank(target, 3)), rel=1e-4)
+
+
+def test_diagonal_moments_are_the_same_as_full_ones_with_a_diagonal() -> None:
+    target = weighted(3, 6, 10)
+    assert target.columns is not None
+    variance = target.columns.diagonal()
+    thin, full = (Target(target.weight, target.rows, c) for c in (variance, variance.diag()))
+    other = torch.zeros_like(target.weight)
+    assert math.isclose(thin.error(other), full.error(other))
+    for swap in (False, True):
+        pair = [
+            Target(t.weight.T, None, t.columns[:6] if t.columns.dim() == 1 else t.columns[:6, :6]) if swap else t
+            for t in (thin, full)
+            if t.columns is not None
+        ]
+        assert torch.allclose(rank(pair[0], 2), rank(pair[1], 2), atol=1e-6)
+        first, second = (kron_sum(*nearest_kronecker(t, 2, 2)[:2], 2) for t in pair)
+        assert torch.allclose(first, second, atol=1e-6)

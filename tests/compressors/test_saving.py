@@ -1,0 +1,189 @@
+"""The model folder: its exact size, and what comes back from it, with and without paredown."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
+
+from compressors.apply import make_student
+from compressors.factors import Factors
+from compressors.modeling_paredown import ParedownForSequenceClassification
+from compressors.saving import load, save_student, weights_bytes
+from spaces.cost import cost, file_tensors
+from spaces.errors import UserError
+from spaces.plan import Choice, Structure, Student
+from spaces.signature import read_header
+
+Saver = Callable[..., Path]
+Drawer = Callable[..., Student]
+BUFFERS = ("position_ids", "token_type_ids", "inv_freq")
+
+
+def logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    with torch.no_grad():
+        return torch.as_tensor(model(**batch)[0])
+
+
+def plans() -> st.SearchStrategy[dict[str, object]]:
+    structures = st.builds(
+        Structure,
+        layers=st.just(None),
+        heads=st.sampled_from([(), (2, 4), (1, 1)]),
+        ffn=st.sampled_from([(), (64, 16), (24, 8)]),
+    )
+    short = st.just(Structure(layers=1, heads=(2,), ffn=(32,)))
+    return st.fixed_dictionaries({
+        "structure": structures | short,
+        "stored_dtype": st.sampled_from(["float32", "float16", "bfloat16"]),
+    })  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rest=plans(), seed=st.integers(0, 10**6))
+def test_the_file_has_exactly_the_predicted_bytes(
+    rest: dict[str, object], seed: int, save_teacher: Saver, random_student: Drawer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bert-SequenceClassification"
+    folder = folder if folder.exists() else save_teacher("bert")
+    factors = Factors.read(folder)
+    plan = random_student(factors.signature, seed, **rest)
+    save_student(make_student(plan, folder, factors), tmp_path / "student")
+    expected = file_tensors(plan, factors.signature)
+    assert sorted(read_header(tmp_path / "student" / "model.safetensors")) == sorted(expected)
+    assert weights_bytes(tmp_path / "student") == cost(plan, factors.signature, sequence_length=8).file_bytes
+
+
+def test_a_saved_student_gives_the_same_logits_and_needs_trust_elsewhere(
+    family: str, save_teacher: Saver, random_student: Drawer, batch: dict[str, Tensor], tmp_path: Path
+) -> None:
+    folder = save_teacher(family)
+    factors = Factors.read(folder)
+    student = make_student(random_student(factors.signature, 11), folder, factors)
+    save_student(student, tmp_path / "student")
+    expected = logits(student, batch)
+    assert torch.allclose(logits(load(tmp_path / "student"), batch), expected, atol=1e-6)
+    remote = AutoModelForSequenceClassification.from_pretrained(tmp_path / "student", trust_remote_code=True).eval()
+    assert type(remote).__module__.startswith("transformers_modules")
+    assert torch.allclose(logits(remote, batch), expected, atol=1e-6)
+    for name, buffer in student.named_buffers():
+        if name.endswith(BUFFERS):
+            assert torch.equal(dict(remote.named_buffers())[name], buffer), name
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / "student", trust_remote_code=False)
+
+
+@pytest.mark.parametrize("task", ["TokenClassification", "QuestionAnswering", "MaskedLM", "none"])
+def test_every_task_comes_back(
+    task: str, save_teacher: Saver, random_student: Drawer, batch: dict[str, Tensor], tmp_path: Path
+) -> None:
+    folder = save_teacher("roberta", task)
+    factors = Factors.read(folder)
+    student = make_student(random_student(factors.signature, 2), folder, factors)
+    save_student(student, tmp_path / "student")
+    assert torch.allclose(logits(load(tmp_path / "student"), batch), logits(student, batch), atol=1e-6)
+
+
+def test_a_folder_works_where_paredown_is_not_installed(
+    save_teacher: Saver, random_student: Drawer, batch: dict[str, Tensor], tmp_path: Path
+) -> None:
+    folder = save_teacher("bert")
+    factors = Factors.read(folder)
+    student = make_student(random_student(factors.signature, 5), folder, factors)
+    save_student(student, tmp_path / "student")
+    script = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("spaces", "compressors", "search", "analysis", "paredown"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+import torch
+from transformers import AutoModelForSequenceClassification
+model = AutoModelForSequenceClassification.from_pretrained({str(tmp_path / "student")!r}, trust_remote_code=True)
+ids, mask = torch.tensor({batch["input_ids"].tolist()}), torch.tensor({batch["attention_mask"].tolist()})
+with torch.no_grad():
+    print(model.eval()(input_ids=ids, attention_mask=mask).logits.tolist())
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert torch.allclose(torch.tensor(json.loads(done.stdout.splitlines()[-1])), logits(student, batch), atol=1e-5)
+
+
+def test_half_precision_is_stored_and_single_precision_is_computed_with(
+    save_teacher: Saver, batch: dict[str, Tensor], tmp_path: Path
+) -> None:
+    folder = save_teacher("bert")
+    student = make_student(Student.of("", {}), folder, Factors.read(folder))
+    save_student(student, tmp_path / "half", stored_dtype="float16")
+    assert weights_bytes(tmp_path / "half") < 0.6 * weights_bytes(folder)
+    back = load(tmp_path / "half")
+    assert {p.dtype for p in back.parameters()} == {torch.float32}
+    assert back.config.student["stored_dtype"] == "float16"
+    assert torch.allclose(logits(back, batch), logits(student, batch), atol=0.05)
+    remote = AutoModelForSequenceClassification.from_pretrained(tmp_path / "half", trust_remote_code=True)
+    assert torch.allclose(logits(remote.eval(), batch), logits(back, batch), atol=1e-6)
+
+
+def test_transformers_own_saving_makes_a_folder_that_loads(
+    save_teacher: Saver, random_student: Drawer, batch: dict[str, Tensor], tmp_path: Path
+) -> None:
+    folder = save_teacher("bert")
+    factors = Factors.read(folder)
+    student = make_student(random_student(factors.signature, 4), folder, factors)
+    student.save_pretrained(tmp_path / "student")
+    back = ParedownForSequenceClassification.from_pretrained(tmp_path / "student").eval()
+    remote = AutoModelForSequenceClassification.from_pretrained(tmp_path / "student", trust_remote_code=True).eval()
+    for model in (back, remote, load(tmp_path / "student")):
+        assert torch.allclose(logits(model, batch), logits(student, batch), atol=1e-6)
+
+
+def test_labels_and_sizes_can_be_read_from_the_config(save_teacher: Saver, tmp_path: Path) -> None:
+    folder = save_teacher("bert", id2label={0: "no", 1: "yes", 2: "maybe"}, label2id={"no": 0, "yes": 1, "maybe": 2})
+    save_student(make_student(Student.of("", {}), folder, Factors.read(folder)), tmp_path / "student")
+    config = AutoConfig.from_pretrained(tmp_path / "student", trust_remote_code=True)
+    assert (config.num_labels, config.id2label[1], config.hidden_size) == (3, "yes", 32)
+    assert not hasattr(config, "no_such_thing")
+
+
+def test_a_tokenizer_is_saved_beside_the_model(save_teacher: Saver, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, "[UNK]")))
+    folder = save_teacher("bert")
+    student = make_student(Student.of("", {}), folder, Factors.read(folder))
+    save_student(student, tmp_path / "student", tokenizer=words)
+    assert AutoTokenizer.from_pretrained(tmp_path / "student", trust_remote_code=False)("a")["input_ids"] == [1]
+
+
+def test_saving_replaces_a_student_and_nothing_else(save_teacher: Saver, tmp_path: Path) -> None:
+    folder = save_teacher("bert")
+    factors = Factors.read(folder)
+    save_student(make_student(Student.of("", {}), folder, factors), tmp_path / "student")
+    smaller = Student.of("", {"bert.pooler.dense": Choice.of("lowrank", rank=8)})
+    save_student(make_student(smaller, folder, factors), tmp_path / "student")
+    assert "bert.pooler.dense" in load(tmp_path / "student").config.student["choices"]
+    with pytest.raises(UserError, match="not a paredown model"):
+        save_student(make_student(smaller, folder, factors), folder)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bert-SequenceClassification", "student"]
+
+
+def test_a_folder_that_is_no_student_is_the_user_s_error(save_teacher: Saver, tmp_path: Path) -> None:
+    folder = save_teacher("bert")
+    with pytest.raises(UserError, match="bert"):
+        load(folder)
+    with pytest.raises(UserError, match=r"config\.json"):
+        load(tmp_path / "nowhere")
+    save_student(make_student(Student.of("", {}), folder, Factors.read(folder)), tmp_path / "student")
+    (tmp_path / "student" / "model.safetensors").write_bytes(b"not a weights file")
+    with pytest.raises(UserError, match="do not make a model"):
+        load(tmp_path / "student")

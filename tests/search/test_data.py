@@ -1,0 +1,250 @@
+"""Data: every format reads alike, every mistake is one sentence, and no text leaks between splits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search.config import Task, config_from
+from search.data import Split, TaskData, data_from, load_data, load_split, save_memory
+from search.data.splits import split_validation
+from spaces.errors import UserError
+
+ROWS = [{"text": f"thing number {i}", "label": ["bad", "good", "so-so"][i % 3]} for i in range(60)]
+
+
+def task(kind: str = "text-classification", base: Path | None = None, **values: Any) -> Task:
+    values.setdefault("data", {"train": "train.csv"})
+    return config_from({"teacher": {"model": "some/teacher"}, "task": {"kind": kind, **values}}, base=base).task
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    frame = pd.DataFrame(rows)
+    match path.suffix:
+        case ".csv":
+            frame.to_csv(path, index=False)
+        case ".tsv":
+            frame.to_csv(path, index=False, sep="\t")
+        case ".jsonl":
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        case ".parquet":
+            frame.to_parquet(path)
+    return path
+
+
+def sentence(call: Callable[[], TaskData]) -> str:
+    with pytest.raises(UserError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_every_format_gives_the_same_data(tmp_path: Path, suffix: str) -> None:
+    write(tmp_path / f"train.{suffix}", ROWS)
+    write(tmp_path / f"dev.{suffix}", ROWS[:9])
+    data = load_data(task(base=tmp_path, data={"train": f"train.{suffix}", "validation": f"dev.{suffix}"}))
+    memory = data_from(task(), train=pd.DataFrame(ROWS), validation=ROWS[:9])
+    assert data == memory
+    assert data.labels == ("bad", "good", "so-so")
+    assert data.train.labels == [i % 3 for i in range(60)]
+    assert set(data.hashes) == {"train", "validation"}
+
+
+def test_data_in_memory_can_be_written_and_read_again(tmp_path: Path) -> None:
+    rows = [*ROWS, {"text": "line\none \u2028 two", "label": "good"}]
+    save_memory(pd.DataFrame(rows), tmp_path / "train.jsonl")
+    save_memory(rows[:5], tmp_path / "dev.jsonl")
+    written = load_data(task(base=tmp_path, data={"train": "train.jsonl", "validation": "dev.jsonl"}))
+    assert written == data_from(task(), train=rows, validation=rows[:5])
+
+
+def test_a_dataset_keeps_the_names_of_its_classes() -> None:
+    import datasets
+
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    rows = {"text": [f"t{i}" for i in range(40)], "label": [i % 2 for i in range(40)]}
+    data = data_from(task(), train=datasets.Dataset.from_dict(rows, features=features))
+    assert data.labels == ("no", "yes")
+    assert len(data.train) + len(data.validation) == 40
+
+
+def test_number_labels_are_in_numeric_order() -> None:
+    data = data_from(task(), train=[{"text": f"t{i}", "label": i % 11} for i in range(110)], validation=ROWS_OF_ONE)
+    assert data.labels == tuple(map(str, range(11)))
+
+
+ROWS_OF_ONE = [{"text": "one", "label": 1}]
+
+
+def test_text_like_na_or_null_is_text(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\nNA,null\nnull,NA\nNaN,null\nNone,NA\n")
+    data = load_data(task(base=tmp_path, data={"train": "train.csv", "validation": "train.csv"}))
+    assert data.train.text == ["NA", "null", "NaN", "None"]
+    assert data.labels == ("NA", "null")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("text,label\n", ["train.csv", "no rows"]),
+        ("", ["train.csv", "empty"]),
+        ("text,lable\na,1\n", ["no column 'label'", "did you mean 'lable'?", "task.columns.label"]),
+        ("text,label\na,1\nb,\nc,2\nd,\n", ["'label' is empty in 2 of 4 rows", "rows 2, 4"]),
+        ("text,label\na,1\nb,1\n", ["label '1'", "at least two"]),
+        ("text,label\na,1\nb,c,2\n", ["train.csv", "rows do not parse"]),
+        ("text,label\n" + "".join(f"t{i},{i}.5\n" for i in range(60)), ["60 different labels", "regression"]),
+    ],
+)
+def test_each_mistake_in_a_file_is_one_sentence(tmp_path: Path, content: str, words: list[str]) -> None:
+    (tmp_path / "train.csv").write_text(content)
+    said = sentence(lambda: load_data(task(base=tmp_path)))
+    assert all(word in said for word in words), said
+
+
+def test_a_missing_file_says_what_the_folder_has(tmp_path: Path) -> None:
+    write(tmp_path / "tarin.csv", ROWS)
+    assert "no such file; the folder has tarin.csv" in sentence(lambda: load_data(task(base=tmp_path)))
+
+
+def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "train.xlsx").write_bytes(b"x")
+    assert "allowed: .csv" in sentence(lambda: load_data(task(base=tmp_path, data={"train": "train.xlsx"})))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_bytes_that_are_not_utf8_are_refused(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"train.{suffix}").write_bytes(b'text,label\n"caf\xe9",1\n')
+    assert "not UTF-8" in sentence(lambda: load_data(task(base=tmp_path, data={"train": f"train.{suffix}"})))
+
+
+def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\na,1\nb,2\n", encoding="utf-8-sig")
+    data = load_data(task(base=tmp_path, data={"train": "train.csv", "validation": "train.csv"}))
+    assert data.train.text == ["a", "b"]
+
+
+def test_a_broken_json_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"text": "a", "label": 1}\n{"text": \n')
+    assert "train.jsonl:2:" in sentence(lambda: load_data(task(base=tmp_path, data={"train": "train.jsonl"})))
+
+
+def test_a_parquet_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "train.parquet").write_text("no")
+    assert "parquet" in sentence(lambda: load_data(task(base=tmp_path, data={"train": "train.parquet"})))
+
+
+def test_a_label_that_train_lacks_is_refused() -> None:
+    said = sentence(lambda: data_from(task(), train=ROWS, validation=[{"text": "x", "label": "odd"}]))
+    assert "validation: row 1 has the label 'odd'" in said
+
+
+def test_a_tag_that_train_lacks_is_kept_with_a_warning() -> None:
+    train = [{"tokens": ["a", "b"], "tags": ["O", "B-X"]}]
+    data = data_from(task("token-classification"), train=train, validation=[{"tokens": ["c"], "tags": ["B-Y"]}])
+    assert data.labels == ("O", "B-X", "B-Y")
+    assert any("B-Y" in warning for warning in data.warnings)
+    assert data.train.labels == [[0, 1]]
+
+
+def test_ragged_tags_are_refused() -> None:
+    rows = [{"tokens": ["a"], "tags": ["O"]}, {"tokens": ["a", "b"], "tags": ["O"]}]
+    assert "row 2 has 2 tokens and 1 tags" in sentence(lambda: data_from(task("token-classification"), train=rows))
+
+
+def test_rows_without_words_are_refused() -> None:
+    rows = [{"tokens": [], "tags": []}]
+    assert "row 1: tokens" in sentence(lambda: data_from(task("token-classification"), train=rows))
+
+
+def test_regression_needs_numbers() -> None:
+    rows = [{"text": "a", "label": "1.5"}, {"text": "b", "label": "much"}]
+    assert "row 2: label is 'much'" in sentence(lambda: data_from(task("regression"), train=rows))
+    data = data_from(task("regression"), train=[rows[0], {"text": "b", "label": 2}], validation=rows[:1])
+    assert data.train.labels == [1.5, 2.0]
+
+
+def test_multi_label_rows_may_have_none_one_or_more_labels() -> None:
+    rows = [{"text": "a", "label": "x|y"}, {"text": "b", "label": ""}, {"text": "c", "label": ["y"]}]
+    data = data_from(task("multi-label-classification"), train=rows, validation=rows)
+    assert data.labels == ("x", "y")
+    assert data.train.labels == [[1, 1], [0, 0], [0, 1]]
+
+
+def test_pairs_need_their_second_column() -> None:
+    assert "no column 'text_pair'" in sentence(lambda: data_from(task("text-pair-classification"), train=ROWS))
+
+
+def test_rows_that_stand_in_two_splits_are_counted() -> None:
+    data = data_from(task(), train=ROWS, validation=[{"text": " THING number 3", "label": "good"}, *ROWS[:1]])
+    assert "2 of 2 validation rows also stand in train" in data.warnings
+
+
+def test_transfer_text_is_one_line_each_or_a_column(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", ROWS)
+    (tmp_path / "more.txt").write_text("first\n\n second \n")
+    write(tmp_path / "more.csv", [{"text": "first"}, {"text": "second"}])
+    texts = [load_data(task(base=tmp_path, transfer=name)).transfer for name in ("more.txt", "more.csv")]
+    assert texts[0] == texts[1] == Split(text=["first", "second"])
+
+
+def test_one_file_loads_with_known_labels(tmp_path: Path) -> None:
+    path = write(tmp_path / "new.csv", ROWS[:3])
+    assert load_split(path, task(), ("so-so", "good", "bad")).labels == [2, 1, 0]
+    with pytest.raises(UserError, match="'good'"):
+        load_split(path, task(), ("bad", "so-so"))
+
+
+def test_an_unreachable_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def refuse(*_: object) -> None:
+        raise ConnectionError("Couldn't reach the Hub (offline mode is enabled)")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    assert "task.data.hub: 'glue/sst2'" in sentence(lambda: load_data(task(data={"hub": "glue", "name": "sst2"})))
+
+
+def test_withheld_test_labels_of_the_hub_are_no_test_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    rows = {"text": ["a", "b"], "label": [0, 1]}
+    splits = {"train": rows, "validation": rows, "test": {"text": ["c"], "label": [-1]}}
+    sets = {name: datasets.Dataset.from_dict(columns) for name, columns in splits.items()}
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: sets)
+    assert load_data(task(data={"hub": "glue"})).test is None
+
+
+def test_hashes_follow_the_content() -> None:
+    first = data_from(task(), train=ROWS, validation=ROWS[:3])
+    second = data_from(task(), train=[*ROWS[:-1], {"text": "other", "label": "good"}], validation=ROWS[:3])
+    assert first.hashes["train"] != second.hashes["train"]
+    assert first.hashes["validation"] == second.hashes["validation"]
+
+
+@given(st.lists(st.tuples(st.text("abc", max_size=3), st.integers(0, 3)), min_size=30, max_size=200))
+@settings(deadline=None)
+def test_a_validation_set_never_shares_a_text_with_train(rows: list[tuple[str, int]]) -> None:
+    split = Split(text=[text for text, _ in rows], labels=[label for _, label in rows])
+    try:
+        train, validation = split_validation(split, "train")
+    except UserError:
+        assert len(set(split.row_keys())) <= 8
+        return
+    assert not set(train.row_keys()) & set(validation.row_keys())
+    assert len(train) + len(validation) == len(split)
+    assert split_validation(split, "train") == (train, validation)
+
+
+def test_each_class_gives_a_tenth_of_its_rows() -> None:
+    split = Split(text=[f"t{i}" for i in range(300)], labels=[int(i >= 200) for i in range(300)])
+    _, validation = split_validation(split, "train")
+    assert (validation.labels or []).count(1) == 10
+    assert (validation.labels or []).count(0) == 20
