@@ -40,6 +40,4 @@ def compress(
     student = plan.student if isinstance(plan, Plan) else plan
     if student.signature != factors.signature.hash:
         raise UserError(f"plan: made for the model {student.signature}, not for this one ({factors.signature.hash})")
-    for path, _ in student:
-        factors.signature.module(path)
     return student_of(student, config_dict(model), factors)

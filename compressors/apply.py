@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from transformers import CONFIG_MAPPING
 from transformers.initialization import no_init_weights
 
 from compressors import modeling_paredown as modeling
 from compressors.factors import Factors
-from compressors.methods import initialise
+from compressors.methods import initialise, initialiser
 from compressors.modeling_paredown import ParedownConfig, ParedownPreTrainedModel
 from compressors.structure import check_supported, kept_parts
 from spaces.cost import PREFIX, file_tensors
@@ -50,7 +50,7 @@ def student_of(student: Student, base: Mapping[str, Any], factors: Factors) -> P
 
 def blank_student(student: Student, base: Mapping[str, Any], signature: Signature) -> ParedownPreTrainedModel:
     """Return a student with arbitrary weights: enough to measure latency, which does not depend on them."""
-    check_supported(signature, student.structure)
+    _check(student, base, signature)
     config = student_config(student, base, signature)
     model: ParedownPreTrainedModel = _class_for(signature.architecture)(config)
     model.train(False)
@@ -78,7 +78,7 @@ def student_config(student: Student, base: Mapping[str, Any], signature: Signatu
 def student_tensors(student: Student, factors: Factors) -> dict[str, Tensor]:
     """Return the student's tensors as ``spaces.cost.file_tensors`` names them, floats in float32."""
     left = cut(factors.signature, student.structure)
-    factors = factors.cut(kept_parts(factors, student.structure, student.init))
+    factors = factors.cut(kept_parts(factors, student.structure))
     made: dict[str, Tensor] = {}
     for module in left.modules:
         choice = student[module.path]
@@ -99,7 +99,7 @@ def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
     """
     frozen = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     for parameter in model.parameters():
-        parameter.requires_grad_(id(parameter) not in frozen and torch.is_floating_point(parameter))
+        parameter.requires_grad_(id(parameter) not in frozen)
     return [p for p in model.parameters() if p.requires_grad]
 
 
@@ -112,6 +112,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{folder / 'config.json'}: not a mapping")
     return value
+
+
+def _check(student: Student, base: Mapping[str, Any], signature: Signature) -> None:
+    """Raise UserError for a student that this teacher cannot have."""
+    if base.get("model_type") not in CONFIG_MAPPING:
+        raise UserError(f"teacher: model type {base.get('model_type')!r} is not one that transformers itself has")
+    check_supported(signature, student.structure)
+    for path, choice in student:
+        signature.module(path)
+        initialiser(choice.method)
+    file_tensors(student, signature)
 
 
 def _class_for(architecture: str) -> type[ParedownPreTrainedModel]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,7 +31,8 @@ class Calibration:
     ``moments``: C = E[x x^T] (n, n), float32, by input: matrices that read the same tensor (query, key, value) share
     one, as ``input_of`` says by path. ``means``: E[x] (n,). ``gradients`` by path: E[g_i^2] (m,) of the outputs, with
     labels sampled from the teacher (the Fisher information, not the empirical one). ``frequencies`` of the words of
-    an embedding (V,), summing to 1. ``rows_per_example``: how often a matrix is used per example.
+    an embedding (V,), summing to 1. ``rows_per_example``: how often a matrix is used per example, by path (in ALBERT
+    once per token and layer).
     """
 
     moments: Mapping[str, Tensor]
@@ -39,6 +41,7 @@ class Calibration:
     gradients: Mapping[str, Tensor]
     frequencies: Mapping[str, Tensor]
     rows_per_example: Mapping[str, float]
+    tokens_per_example: float
     examples: int
     digest: str
 
@@ -54,26 +57,21 @@ class Calibration:
         if path not in self.input_of:
             return Target(weight)
         key = self.input_of[path]
-        return Target(weight, gradient, self.moments[key].to(weight.dtype), self.means[key].to(weight.dtype))
+        return Target(weight, gradient, self.moments[key], self.means[key].to(weight.dtype))
 
     def uses(self, path: str) -> float:
-        """Return how many rows one example sends through the matrix at ``path``."""
-        return self.rows_per_example.get(path, 1.0)
-
-    @property
-    def tokens_per_example(self) -> float:
-        """Mean number of real tokens of an example."""
-        return max(self.rows_per_example.values(), default=0.0)
+        """Return how many rows that matter one example sends through ``path``: none where no gradient comes back."""
+        return self.rows_per_example[path] if path in self.gradients else 0.0
 
     def save(self, file: Path) -> None:
         """Write one safetensors file with the rest as JSON in its metadata."""
         tensors = {
             f"{name}/{key}": tensor.contiguous() for name in _TENSORS for key, tensor in getattr(self, name).items()
         }
-        rest = {name: dict(getattr(self, name)) for name in ("input_of", "rows_per_example")}
-        text = json.dumps({"format": FORMAT, "examples": self.examples, "digest": self.digest, **rest})
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TENSORS}
+        text = json.dumps({"format": FORMAT, **rest})
         file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f".{file.name}.draft")
+        draft = file.with_name(f".{file.name}.{uuid4().hex}")
         save_file(tensors, draft, metadata={"calibration": text})
         draft.replace(file)
 

@@ -21,8 +21,8 @@ FLOOR = 1e-6
 class Target:
     """A matrix to be approximated, and how its error is weighed.
 
-    ``weight`` (m, n); ``rows`` (m,) is D^2; ``columns`` is C as (n, n), or (n,) where it is diagonal; ``mean`` (n,) is
-    the mean input. None weighs evenly.
+    ``weight`` (m, n), float64; ``rows`` (m,) is D^2; ``columns`` is C as (n, n), or (n,) where it is diagonal, in any
+    precision; ``mean`` (n,) is the mean input. None weighs evenly.
     """
 
     weight: Tensor
@@ -40,32 +40,39 @@ class Target:
         """The diagonal of C as (n,)."""
         if self.columns is None:
             return self.weight.new_ones(self.weight.shape[1])
-        return self.columns if self.columns.dim() == 1 else self.columns.diagonal()
+        variance = self.columns if self.columns.dim() == 1 else self.columns.diagonal()
+        return variance.to(self.weight.dtype)
+
+    @property
+    def moment(self) -> Tensor | None:
+        """C in the weight's precision. A full one is large, so it is converted only where it is multiplied."""
+        return None if self.columns is None else self.columns.to(self.weight.dtype)
+
+    def input_energy(self, matrix: Tensor) -> Tensor:
+        """Return E[(matrix x)_k^2] as (k,), for a matrix (k, n) that reads this target's input."""
+        return (_times(matrix, self.moment) * matrix).sum(1)
 
     def error(self, other: Tensor) -> float:
         """Return || D (W - other) C^(1/2) ||_F^2."""
-        rest = (self.weight - other) * (1.0 if self.rows is None else self.rows.sqrt()[:, None])
-        if self.columns is None:
-            return float((rest**2).sum())
-        moved = rest * self.columns if self.columns.dim() == 1 else rest @ self.columns
-        return float((moved * rest).sum())
+        left = self.input_energy(self.weight - other)
+        return float((left if self.rows is None else left * self.rows).sum())
 
 
 def low_rank(target: Target) -> tuple[Tensor, Tensor, Tensor]:
     """Return up (m, q), down (q, n) and energies (q,), q = min(m, n): the first r columns are the best rank r.
 
     Dropping component i costs exactly energies[i] (descending). Computed on the smaller side: with few outputs from
-    the eigenvectors U of D W C W^T D, W' = D^-1 U U^T D W (SVD-LLM's optimum without an inverse of C, METHODS 2.1);
+    the eigenvectors U of D W C W^T D, W' = D^-1 U U^T D W (the optimum of DRONE and SVD-LLM, without an inverse of C);
     with few inputs from the eigenvectors V of L^T W^T D^2 W L, C = L L^T, W' = W L V V^T L^-1.
     Each component has equal norms in both factors.
     """
     weight, scale = target.weight, target.row_scale
     if weight.shape[0] <= weight.shape[1]:
         scaled = scale * weight
-        energies, basis = _eigen(_times(scaled, target.columns) @ scaled.T)
+        energies, basis = _eigen(_times(scaled, target.moment) @ scaled.T)
         up, down = basis / scale, basis.T @ scaled
     else:
-        root = root_of(target.columns, weight.shape[1], weight)
+        root = root_of(target.moment, weight.shape[1], weight)
         moved = _times(weight, root)
         scaled = scale * moved
         energies, basis = _eigen(scaled.T @ scaled)
@@ -84,7 +91,7 @@ def nearest_kronecker(target: Target, m1: int, n1: int) -> tuple[Tensor, Tensor,
     (m, n), like = target.weight.shape, target.weight
     m2, n2 = m // m1, n // n1
     d1, d2 = _split_vector(target.rows, m1, m2, like)
-    root1, root2 = _split_moment(target.columns, n1, n2, like)
+    root1, root2 = _split_moment(target.moment, n1, n2, like)
     grid = like.view(m1, m2, n1, n2) * d1.view(m1, 1, 1, 1) * d2.view(1, m2, 1, 1)
     grid = _times(grid, root2)
     grid = _times(grid.transpose(2, 3), root1).transpose(2, 3)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,10 +20,13 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from compressors.distill.machine import host, peak_memory_mb, torch_threads
+from compressors.distill.machine import host, peak_memory_mb, timer, torch_threads
 from compressors.distill.modes import evaluating
 
 __all__ = ["Latency", "Meter", "Runner", "Timing", "host", "peak_memory_mb", "random_inputs"]
+
+Times = npt.NDArray[np.float64]
+"""Milliseconds of each round."""
 
 Runner = Callable[[dict[str, npt.NDArray[np.int64]]], Any]
 """Any other runtime: called with the inputs as numpy arrays [batch, tokens]."""
@@ -91,7 +94,7 @@ class Meter:
         device: str | torch.device = "cpu",
         *,
         quiet_ms: float | None = None,
-        time_limit_s: float = 10.0,
+        time_limit_s: float = 5.0,
         seed: int = 0,
     ) -> None:
         self.teacher, self.threads, self.device = teacher.to(device), threads, torch.device(device)
@@ -107,20 +110,20 @@ class Meter:
 
     def measure(self, student: nn.Module) -> Latency:
         """Return the latency of ``student``, in rounds that alternate with the teacher."""
-        times = self._interleave({"teacher": self.teacher, "student": student}, self.clock)
-        own, reference = times["student"], times["teacher"]
-        scale = (self.quiet_ms or float(np.median(reference))) / float(np.median(reference))
-        low, middle, high = np.quantile(own, [0.1, 0.5, 0.9])
-        error = float(np.hypot(_error(own), _error(reference)))
+        reference, own = self._interleave([self.teacher, student], self.clock, ROUNDS, _paired_error)
+        error = _paired_error([reference, own])
+        teacher_ms = float(np.median(reference))
+        scale = (self.quiet_ms or teacher_ms) / teacher_ms
+        low, middle, high = (float(q) for q in np.quantile(own, [0.1, 0.5, 0.9]))
         return Latency(
-            ms=float(middle) * scale,
-            p10=float(low) * scale,
-            p90=float(high) * scale,
-            ratio=float(middle / np.median(reference)),
+            ms=middle * scale,
+            p10=low * scale,
+            p90=high * scale,
+            ratio=middle / teacher_ms,
             error=error,
             rounds=len(own),
-            own_ms=float(middle),
-            teacher_ms=float(np.median(reference)),
+            own_ms=middle,
+            teacher_ms=teacher_ms,
             clock=self.clock,
             trusted=error <= TOLERANCE,
         )
@@ -134,35 +137,40 @@ class Meter:
 
         A model that is no module (another runtime) is called with the inputs as numpy arrays.
         """
-        times = self._interleave(models, "cuda-wall" if self.device.type == "cuda" else "wall", SITTING_ROUNDS)
+        clock = "cuda-wall" if self.device.type == "cuda" else "wall"
+        times = self._interleave(list(models.values()), clock, SITTING_ROUNDS, _largest_error)
         rows = []
-        for name, values in times.items():
+        for name, values in zip(models, times, strict=True):
             low, middle, high = (float(q) for q in np.quantile(values, [0.1, 0.5, 0.9]))
             error = _error(values)
             rows.append(Timing(name, middle, low, high, error, len(values), error <= TOLERANCE))
         return rows
 
     def _interleave(
-        self, models: Mapping[str, nn.Module | Runner], clock: str, rounds: tuple[int, int] = ROUNDS
-    ) -> dict[str, npt.NDArray[np.float64]]:
-        """Return milliseconds per model [rounds]; ends when all medians are known well enough, or time runs out."""
-        calls = {name: self._call(model) for name, model in models.items()}
-        times: dict[str, list[float]] = {name: [] for name in calls}
-        modules = [model for model in models.values() if isinstance(model, nn.Module)]
+        self,
+        models: Sequence[nn.Module | Runner],
+        clock: str,
+        rounds: tuple[int, int],
+        error: Callable[[Sequence[Times]], float],
+    ) -> list[Times]:
+        """Return milliseconds per model [rounds]; ends when ``error`` is within the tolerance, or time runs out."""
+        calls = [self._call(model) for model in models]
+        times: list[list[float]] = [[] for _ in calls]
+        modules = [model for model in models if isinstance(model, nn.Module)]
         with _still(self.threads, modules), torch.inference_mode():
-            for call in calls.values():
-                for _ in range(WARMUP):
-                    call()
-            read = _timer(clock)
+            for call in calls * WARMUP:
+                call()
+            read = timer(clock)
             deadline = time.perf_counter() + self.time_limit_s * len(calls) / 2
             for done in range(1, rounds[1] + 1):
-                for name, call in calls.items():
-                    times[name].append(read(call))
-                if done >= rounds[0] and done % 10 == 0 and _settled(times):
+                for values, call in zip(times, calls, strict=True):
+                    values.append(read(call))
+                enough = done >= rounds[0] and done % 10 == 0
+                if enough and error([np.array(values) for values in times]) <= TOLERANCE:
                     break
                 if done >= 3 and time.perf_counter() > deadline:
                     break
-        return {name: np.array(values) for name, values in times.items()}
+        return [np.array(values) for values in times]
 
     def _call(self, model: nn.Module | Runner) -> Callable[[], Any]:
         if not isinstance(model, nn.Module):
@@ -190,7 +198,7 @@ def random_inputs(
     return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
 
 
-def _error(values: npt.NDArray[np.float64]) -> float:
+def _error(values: Times) -> float:
     """Relative half width of the 90 % interval of the median.
 
     A median's standard error is 1.2533 sigma / sqrt(n); sigma is IQR / 1.349, which a few disturbed rounds do not move.
@@ -199,42 +207,14 @@ def _error(values: npt.NDArray[np.float64]) -> float:
     return float(1.645 * 1.2533 * (high - low) / 1.349 / np.sqrt(len(values)) / middle)
 
 
-def _settled(times: Mapping[str, list[float]]) -> bool:
-    # The ratio of two medians adds their errors in quadrature.
-    return all(_error(np.array(values)) <= TOLERANCE / 2**0.5 for values in times.values())
+def _paired_error(times: Sequence[Times]) -> float:
+    """The error of a ratio, from the ratio of each round: what slows both neighbours alike cancels out."""
+    reference, own = times
+    return _error(own / reference)
 
 
-def _timer(clock: str) -> Callable[[Callable[[], Any]], float]:
-    """Return a function that calls its argument and returns the milliseconds it took."""
-    if clock == "cuda":
-        return _cuda_ms
-    if clock == "cuda-wall":
-        return _cuda_wall_ms
-    now = time.thread_time_ns if clock == "thread-cpu" else time.perf_counter_ns
-    return lambda call: _clock_ms(call, now)
-
-
-def _clock_ms(call: Callable[[], Any], now: Callable[[], int]) -> float:
-    started = now()
-    call()
-    return (now() - started) / 1e6
-
-
-def _cuda_wall_ms(call: Callable[[], Any]) -> float:
-    torch.cuda.synchronize()
-    started = time.perf_counter_ns()
-    call()
-    torch.cuda.synchronize()
-    return (time.perf_counter_ns() - started) / 1e6
-
-
-def _cuda_ms(call: Callable[[], Any]) -> float:
-    started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    started.record()
-    call()
-    ended.record()
-    ended.synchronize()
-    return float(started.elapsed_time(ended))
+def _largest_error(times: Sequence[Times]) -> float:
+    return max(_error(values) for values in times)
 
 
 @contextmanager

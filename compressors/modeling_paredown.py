@@ -492,7 +492,7 @@ class ParedownConfig(PreTrainedConfig):
 
     def base_config(self) -> Any:
         """Return the config that the base model is built from; the dtype is the caller's to choose."""
-        rest = {k: v for k, v in self.base.items() if k not in ("model_type", "dtype", "torch_dtype")}
+        rest = {k: v for k, v in self.base.items() if k not in ("model_type", "dtype", "torch_dtype", "auto_map")}
         return CONFIG_MAPPING[self.base["model_type"]].from_dict(rest)
 
 

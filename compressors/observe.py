@@ -67,7 +67,7 @@ class Observer:
         self._counts: dict[str, Tensor] = {}
         self._seen: list[tuple[Tensor, str]] = []
         self._mask = torch.ones(0, 0, dtype=torch.bool)
-        self._examples = 0
+        self._examples = self._tokens = 0
 
     def __enter__(self) -> Observer:
         self._training = self._model.training
@@ -88,6 +88,7 @@ class Observer:
         """Watch one forward and backward pass of a batch whose real tokens ``mask`` (B, T) marks."""
         self._mask, self._seen = mask, []
         self._examples += len(mask)
+        self._tokens += int(mask.sum())
         try:
             yield
         finally:
@@ -104,6 +105,7 @@ class Observer:
             "gradients": {path: (s / self._rows[path]).float() for path, s in self._squares.items()},
             "frequencies": {path: smoothed(counts) for path, counts in self._counts.items()},
             "rows_per_example": {path: rows / examples for path, rows in self._rows.items()},
+            "tokens_per_example": self._tokens / examples,
             "examples": self._examples,
         }
 

@@ -1,4 +1,4 @@
-"""The trained model folder (DESIGN 8): written so that its size is what the plan's arithmetic says, and read back."""
+"""The trained model folder: written so that its size is what the plan's arithmetic says, and read back."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from transformers.initialization import no_init_weights
 
 from compressors import modeling_paredown as modeling
 from compressors.apply import read_config
+from compressors.methods import register_layers
 from compressors.modeling_paredown import ParedownConfig, ParedownPreTrainedModel
 from compressors.signature import stored_tensors
 from spaces.errors import UserError
@@ -67,16 +68,18 @@ def load(folder: Path | str) -> ParedownPreTrainedModel:
     folder = Path(folder)
     config = read_config(folder)
     chosen = getattr(modeling, str((config.get("architectures") or [""])[0]), None)
-    if config.get("model_type") != "paredown" or not isinstance(chosen, type):
+    ours = isinstance(chosen, type) and issubclass(chosen, ParedownPreTrainedModel)
+    if config.get("model_type") != "paredown" or chosen is None or not ours:
         kind = config.get("model_type")
         raise UserError(f"{folder}: a model of type {kind!r}, not one that paredown wrote; allowed: 'paredown'")
+    register_layers()
     try:
         tensors = load_file(folder / WEIGHTS)
         with no_init_weights():
             model: ParedownPreTrainedModel = chosen(ParedownConfig.from_dict(config))
         model.load_state_dict(tensors, strict=False)
         model.tie_weights()
-    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder}: config.json and {WEIGHTS} do not make a model ({error})") from error
     if set(stored_tensors(model)) != set(tensors):
         raise UserError(f"{folder}: {WEIGHTS} does not hold what config.json describes")

@@ -15,10 +15,11 @@ from spaces.plan import Structure
 from spaces.signature import Module, Signature
 
 
-def kept_parts(factors: Factors, structure: Structure, init: str) -> dict[str, Kept]:
+def kept_parts(factors: Factors, structure: Structure) -> dict[str, Kept]:
     """Return for every matrix that a cut makes smaller the rows and columns that stay, in the teacher's order.
 
-    Heads and units are scored by the weighed energy that they send through the matrix that reads them.
+    Heads and units are scored by the weighed energy that they send through the matrix that reads them, with all the
+    weights that there are, whatever the plan starts from: the order is the teacher's.
     """
     signature = factors.signature
     check_supported(signature, structure)
@@ -26,11 +27,11 @@ def kept_parts(factors: Factors, structure: Structure, init: str) -> dict[str, K
     for block in range(structure.layers or signature.layers):
         modules = {role: [m for m in signature.modules if m.block == block and m.role == role] for role in _ROLES}
         if structure.heads and structure.heads[block] < signature.heads:
-            columns = _best(factors, modules["attn_out"][0], init, signature.head_size, structure.heads[block])
+            columns = _best(factors, modules["attn_out"][0], signature.head_size, structure.heads[block])
             kept |= {m.path: (columns, None) for m in modules["qkv"]}
             kept |= {m.path: (None, columns) for m in modules["attn_out"]}
         if structure.ffn and structure.ffn[block] < signature.intermediate_size:
-            columns = _best(factors, modules["ffn_out"][0], init, 1, structure.ffn[block])
+            columns = _best(factors, modules["ffn_out"][0], 1, structure.ffn[block])
             kept |= {m.path: (columns, None) for m in modules["ffn_in"]}
             kept |= {m.path: (None, columns) for m in modules["ffn_out"]}
     return kept
@@ -55,9 +56,9 @@ def check_supported(signature: Signature, structure: Structure) -> None:
         raise UserError(f"{where}: FFN units cannot be cut, because gates and units share one matrix ({units})")
 
 
-def _best(factors: Factors, reader: Module, init: str, size: int, count: int) -> Tensor:
+def _best(factors: Factors, reader: Module, size: int, count: int) -> Tensor:
     """Return the input indices of the ``count`` best groups of ``size`` neighbouring inputs of ``reader``."""
-    energies = _group_energies(factors.target(reader.path, init), size)
+    energies = _group_energies(factors.target(reader.path, "fisher-whitened"), size)
     groups = energies.topk(count).indices.sort().values
     return (groups[:, None] * size + torch.arange(size)).flatten()
 
@@ -66,10 +67,8 @@ def _group_energies(target: Target, size: int) -> Tensor:
     """Return || D W_g C_gg^(1/2) ||^2 for every group g of columns."""
     weight = target.weight if target.rows is None else target.weight * target.rows.sqrt()[:, None]
     groups = weight.view(weight.shape[0], -1, size).transpose(0, 1)
-    if target.columns is None:
-        return (groups**2).sum((1, 2))
-    if size == 1 or target.columns.dim() == 1:
+    if size == 1 or target.columns is None or target.columns.dim() == 1:
         return (groups**2 * target.column_variance.view(-1, 1, size)).sum((1, 2))
     count = groups.shape[0]
     moments = target.columns.view(count, size, count, size).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-    return ((groups @ moments) * groups).sum((1, 2))
+    return ((groups @ moments.to(weight.dtype)) * groups).sum((1, 2))

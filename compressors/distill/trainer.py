@@ -85,6 +85,7 @@ def distil(
     seed: int,
     parameters: Iterable[nn.Parameter] | None = None,
     on_rung: OnRung | None = None,
+    on_step: Callable[[int, int], None] | None = None,
     start: Path | None = None,
     checkpoint: Path | None = None,
     warmup_ratio: float = WARMUP_RATIO,
@@ -93,9 +94,10 @@ def distil(
 ) -> TrainResult:
     """Train ``student`` on ``data`` to match ``targets`` (None for the objective ``labels``).
 
-    ``parameters`` are the ones to train, by default all that want gradients. After each rung ``on_rung`` is asked
-    whether to stop, then the state is written to ``checkpoint``; ``start`` is such a file to go on from, if it
-    exists. On one thread a resumed training ends in the same bits. Raises ``NonFiniteLoss`` with the step.
+    ``parameters`` are the ones to train, by default all that want gradients. At each rung the state is written to
+    ``checkpoint``, then ``on_rung`` is asked whether to stop; ``start`` is such a file to go on from, if it
+    exists; ``on_step(step, max_steps)`` is told of progress. On one thread a resumed training ends in the same bits.
+    Raises ``NonFiniteLoss`` with the step.
 
     Dropout is off unless asked for: soft targets were computed without it, and some hundred steps do not overfit
     them. Measured on TREC-6 with a student of 0.15 of the encoder: the same accuracy, in 0.8 of the time.
@@ -123,6 +125,7 @@ def distil(
             rungs=rung_steps(budget.rungs, budget.max_steps),
             batch_size=budget.batch_size,
             on_rung=on_rung,
+            on_step=on_step,
             start=start,
             checkpoint=checkpoint,
             job=job,
@@ -149,17 +152,17 @@ def train(
     begun = loop.step
     for number, step in enumerate(rungs):
         last = step == rungs[-1]
-        # What was looked at before a resume is not shown again, but for the end: its figures are what one trains for.
-        if step <= begun and not last:
+        # The rung that a resume starts from is shown again: a crash may have swallowed what was seen there.
+        if step < begun:
             continue
         loop.run(step, steps, on_step)
         loss = loop.mean_loss(rungs[number - 1] if number else 0)
         rung = Rung(number, step, loop.seconds, loss, last, loop)
-        if on_rung and on_rung(rung) and not last:
-            return _result(loop, stopped=True, reason=f"stopped at rung {number} (step {step})")
         if checkpoint:
             tensors, facts = loop.state()
             checkpoints.save(checkpoint, tensors, {**facts, "job": job})
+        if on_rung and on_rung(rung) and not last:
+            return _result(loop, stopped=True, reason=f"stopped at rung {number} (step {step})")
     return _result(loop, stopped=False, reason="")
 
 

@@ -1,9 +1,14 @@
-"""What a student starts from, by method: the stored parts of one matrix, made from the teacher's."""
+"""What a student starts from, by method: the stored parts of one matrix, made from the teacher's.
+
+A method of an installed package (see ``spaces.methods``) names in its attribute ``layers`` a module with
+``initialise``, ``Linear`` and ``Embedding``; both classes are stored weights as in ``modeling_paredown``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 
 import torch
 from torch import Tensor
@@ -11,6 +16,7 @@ from torch import Tensor
 from compressors.factors import Factors
 from compressors.methods import dense, kronecker, lowrank, lowrank_sparse, pruned_lowrank, sparse
 from compressors.modeling_paredown import LAYERS
+from spaces import methods as described
 from spaces.errors import UserError
 from spaces.plan import Choice
 from spaces.signature import Module
@@ -27,35 +33,37 @@ _OURS: dict[str, Initialise] = {
     "pruned-lowrank": pruned_lowrank.initialise,
 }
 
-__all__ = ["initialise"]
+__all__ = ["initialise", "initialiser", "register_layers"]
 
 
 @cache
-def _registry() -> dict[str, Initialise]:
-    """Our methods, and those of installed packages under the entry point group ``paredown.methods.compressors``.
-
-    An entry is named like its method and points at a module with ``initialise``, ``Linear`` and ``Embedding``.
-    """
-    from importlib.metadata import entry_points
-
+def register_layers() -> dict[str, Initialise]:
+    """Return the initialisations by method, and make the layers of installed packages known to the models."""
     found = dict(_OURS)
-    for entry in entry_points(group="paredown.methods.compressors"):
-        module = entry.load()
-        if entry.name not in found:
-            found[entry.name] = module.initialise
-            LAYERS[entry.name] = (module.Linear, module.Embedding)
+    for name in described.names():
+        source = getattr(described.get(name), "layers", "")
+        if name not in found and source:
+            module = import_module(source)
+            found[name] = module.initialise
+            LAYERS[name] = (module.Linear, module.Embedding)
     return found
+
+
+def initialiser(method: str) -> Initialise:
+    """Return what makes the parts of ``method``; raises UserError for one without layers."""
+    known = register_layers()
+    if method not in known:
+        raise UserError(f"plan: method {method!r} has no layers; allowed: {', '.join(known)}")
+    return known[method]
 
 
 def initialise(module: Module, choice: Choice, factors: Factors, init: str) -> dict[str, Tensor]:
     """Return everything that ``choice`` stores for ``module``, the bias included, floats in float32.
 
     Where ``init`` knows the mean input, the bias takes over what the approximation leaves of it:
-    b + (W - W') E[x] (METHODS 2.1).
+    b + (W - W') E[x].
     """
-    if choice.method not in _registry():
-        raise UserError(f"method {choice.method!r} has no layer here; allowed: {', '.join(_registry())}")
-    parts = _registry()[choice.method](module, choice, factors, init)
+    parts = initialiser(choice.method)(module, choice, factors, init)
     parts = {name: part.float() if part.is_floating_point() else part for name, part in parts.items()}
     bias = factors.bias(module.path) if module.bias else None
     if bias is None:

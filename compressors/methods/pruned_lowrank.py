@@ -21,7 +21,7 @@ def initialise(module: Module, choice: Choice, factors: Factors, init: str) -> d
     parts = lowrank.initialise(module, choice, factors, init)
     up, down = parts["up"].double(), parts["down"].double()
     target = factors.target(module.path, init)
-    up_scores = score(Target(up, rows=target.rows, columns=_component_variance(down, target)))
+    up_scores = score(Target(up, rows=target.rows, columns=target.input_energy(down)))
     down_scores = score(Target(down, rows=_component_gain(up, target), columns=target.columns))
     return {
         **masked_parts(up, up_scores, _mask(choice["kept_up"]), "up_"),
@@ -31,14 +31,6 @@ def initialise(module: Module, choice: Choice, factors: Factors, init: str) -> d
 
 def _mask(kept: int) -> Choice:
     return Choice.of("sparse", pattern="unstructured", kept=kept)
-
-
-def _component_variance(down: Tensor, target: Target) -> Tensor:
-    """Return E[(down x)_k^2] as (r,)."""
-    if target.columns is None:
-        return (down**2).sum(1)
-    moved = down * target.columns if target.columns.dim() == 1 else down @ target.columns
-    return (moved * down).sum(1)
 
 
 def _component_gain(up: Tensor, target: Target) -> Tensor:

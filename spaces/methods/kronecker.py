@@ -50,9 +50,7 @@ class Kronecker(Method):
 
     def snap(self, shape: Shape, knobs: Knobs) -> Shape:
         """Return the offered (m1, n1) nearest to the knobs, on log axes."""
-        return min(
-            kron_shapes(shape), key=lambda s: (abs(s[0] - knobs.kron_out) + abs(s[1] - knobs.kron_in), s)
-        )[2:]
+        return min(kron_shapes(shape), key=lambda s: (abs(s[0] - knobs.kron_out) + abs(s[1] - knobs.kron_in), s))[2:]
 
     def knobs(self, shape: Shape, choice: Choice) -> Knobs:
         """Return log m1 / log m and log n1 / log n."""

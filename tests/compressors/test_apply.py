@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,10 +16,14 @@ from transformers import PreTrainedModel
 
 from compressors.apply import blank_student, make_student, read_config, trainable_parameters
 from compressors.factors import Factors
+from compressors.methods import lowrank, register_layers
+from compressors.modeling_paredown import LAYERS
 from compressors.signature import stored_tensors
 from compressors.structure import kept_parts
+from spaces import methods as described
 from spaces.cost import file_tensors
 from spaces.errors import UserError
+from spaces.methods.lowrank import LowRank
 from spaces.plan import Choice, Structure, Student
 from spaces.signature import read_signature
 
@@ -85,7 +91,7 @@ def test_cut_heads_and_units_are_the_teacher_with_their_outputs_unread(
     layers = factors.signature.layers
     structure = Structure(heads=(3, 1)[:layers], ffn=(64, 40)[:layers])
     teacher = make_teacher(family)
-    for path, (_, columns) in kept_parts(factors, structure, "svd").items():
+    for path, (_, columns) in kept_parts(factors, structure).items():
         if columns is not None:
             weight = teacher.get_submodule(path).weight
             unread = torch.ones(weight.shape[1], dtype=torch.bool)
@@ -100,7 +106,7 @@ def test_cut_heads_and_units_are_the_teacher_with_their_outputs_unread(
 def test_kept_heads_and_units_are_nested(save_teacher: Saver) -> None:
     factors = Factors.read(save_teacher("bert"))
     for field, counts in (("heads", range(1, 5)), ("ffn", range(1, 65, 9))):
-        kept = [kept_parts(factors, Structure(**{field: (count, count)}), "svd") for count in counts]
+        kept = [kept_parts(factors, Structure(**{field: (count, count)})) for count in counts]
         for fewer, more in pairwise(kept):
             for path in more:
                 small, large = (k[path][1] if k[path][1] is not None else k[path][0] for k in (fewer, more))
@@ -183,3 +189,38 @@ def test_a_tied_output_layer_uses_the_compressed_table(save_teacher: Saver, batc
         student(**batch).logits.sum().backward()
         table: Any = student.model.get_submodule(words.path)
         assert table.up.grad.abs().sum() > 0
+
+
+def test_a_method_of_another_package_brings_its_layers(
+    save_teacher: Saver, batch: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Halved(LowRank):
+        name = "halved"
+        layers = "halved_layers"
+
+    module = ModuleType("halved_layers")
+    module.initialise = lowrank.initialise  # type: ignore[attr-defined]
+    module.Linear, module.Embedding = LAYERS["lowrank"]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "halved_layers", module)
+    monkeypatch.setitem(described._registry(), "halved", Halved())
+    monkeypatch.setitem(LAYERS, "halved", LAYERS["lowrank"])
+    register_layers.cache_clear()
+    folder = save_teacher("bert")
+    plans = [Student.of("", {"bert.pooler.dense": Choice.of(name, rank=8)}) for name in ("halved", "lowrank")]
+    theirs, ours = (logits(make_student(plan, folder, Factors.read(folder)), batch) for plan in plans)
+    register_layers.cache_clear()
+    assert torch.equal(theirs, ours)
+
+
+def test_a_method_without_layers_is_the_user_s_error(save_teacher: Saver) -> None:
+    folder = save_teacher("bert")
+    with pytest.raises(UserError, match="nothing of the kind"):
+        make_student(
+            Student.of("", {"bert.pooler.dense": Choice.of("nothing of the kind")}), folder, Factors.read(folder)
+        )
+
+
+def test_a_teacher_with_code_of_its_own_is_the_user_s_error(save_teacher: Saver) -> None:
+    folder = save_teacher("bert")
+    with pytest.raises(UserError, match="model type 'own'"):
+        blank_student(Student.of("", {}), {**read_config(folder), "model_type": "own"}, read_signature(folder))

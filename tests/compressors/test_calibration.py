@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from compressors.calibration import Calibration, calibrate, sampled_loss
 from compressors.observe import TILE, SecondMoment, smoothed
+from compressors.signature import signature_of
 from spaces.errors import UserError
 
 Maker = Callable[..., PreTrainedModel]
@@ -120,6 +121,22 @@ def test_every_task_has_gradients_at_every_block(task: str, rest: dict[str, Any]
     inside = [gradient for path, gradient in calibration.gradients.items() if ".layer." in path]
     assert len(inside) == 12
     assert all((gradient > 0).any() and torch.isfinite(gradient).all() for gradient in inside)
+
+
+def test_every_family_can_be_calibrated(family: str, make_teacher: Maker) -> None:
+    model = make_teacher(family)
+    calibration = calibrate(model, batches(2), seed=0, bf16=False)
+    signature = signature_of(model)
+    for module in signature.modules:
+        if module.block is not None:
+            key, rows = calibration.input_of[module.path], calibration.uses(module.path)
+            assert calibration.moments[key].shape == (module.shape[1],) * 2
+            assert calibration.gradients[module.path].shape == module.shape[:1]
+            layers = 2 if family == "albert" else 1
+            assert rows == pytest.approx(layers * calibration.tokens_per_example), module.path
+        if module.role == "embedding":
+            assert calibration.frequencies[module.path].shape == module.shape[:1]
+            assert calibration.gradients[module.path].shape == module.shape[1:]
 
 
 def test_labels_are_drawn_as_often_as_the_model_says() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from compressors.closed_forms import Target, low_rank, nearest_kronecker
+from compressors.closed_forms import JITTER, Target, low_rank, nearest_kronecker
 
 sides = st.integers(2, 12)
 seeds = st.integers(0, 2**31)
@@ -33,6 +33,11 @@ def weighted(seed: int, m: int, n: int) -> Target:
     return Target(normal(seed, m, n), rows=normal(seed + 2, m).abs() + 0.01, columns=moment(seed + 3, n))
 
 
+def slack(target: Target, rest: Tensor) -> float:
+    """What the jitter on the moment can hide of the error of ``rest``."""
+    return 2 * JITTER * float(target.column_variance.mean() * (target.row_scale**2 * rest**2).sum()) + 1e-9
+
+
 def rank(target: Target, r: int) -> Tensor:
     up, down, _ = low_rank(target)
     return up[:, :r] @ down[:r]
@@ -52,22 +57,22 @@ def test_the_first_r_components_are_the_truncated_svd(m: int, n: int, seed: int)
 def test_dropping_a_component_costs_its_energy(m: int, n: int, seed: int) -> None:
     target = weighted(seed, m, n)
     _, _, energies = low_rank(target)
-    whole = target.error(torch.zeros(m, n, dtype=torch.float64))
+    allowed = slack(target, target.weight)
     for r in range(min(m, n) + 1):
-        assert target.error(rank(target, r)) == pytest.approx(float(energies[r:].sum()), abs=1e-5 * whole)
+        assert target.error(rank(target, r)) == pytest.approx(float(energies[r:].sum()), abs=allowed)
 
 
 @given(sides, sides, seeds)
 def test_no_other_matrix_of_that_rank_has_less_weighted_error(m: int, n: int, seed: int) -> None:
     target = weighted(seed, m, n)
     r = max(1, min(m, n) // 2)
-    best, whole = target.error(rank(target, r)), target.error(torch.zeros(m, n, dtype=torch.float64))
+    best = target.error(rank(target, r))
     up, down, _ = low_rank(target)
     rivals = [rank(Target(target.weight), r), rank(Target(target.weight, target.rows), r)]
     for i in range(5):
         left, right = up[:, :r] + 0.1 * normal(seed + i, m, r), down[:r] + 0.1 * normal(seed - i, r, n)
         rivals += [left @ down[:r], up[:, :r] @ right, left @ right]
-    assert all(best <= target.error(rival) + 1e-5 * whole for rival in rivals)
+    assert all(best <= target.error(rival) + slack(target, target.weight - rival) for rival in rivals)
 
 
 @given(sides, sides, seeds)
@@ -135,7 +140,8 @@ def test_with_weights_that_are_products_the_kronecker_sum_is_the_best_in_them(
 ) -> None:
     m1, m2, n1, n2 = sizes
     rows = torch.kron(normal(seed + 1, m1).abs() + 0.1, normal(seed + 2, m2).abs() + 0.1)
-    columns = torch.kron(moment(seed + 3, n1), moment(seed + 4, n2))
+    first, second = (moment(seed + i, n) + torch.eye(n, dtype=torch.float64) for i, n in ((3, n1), (4, n2)))
+    columns = torch.kron(first, second)
     target = Target(normal(seed, m1 * m2, n1 * n2), rows, columns)
     a, b, energies = nearest_kronecker(target, m1, n1)
     whole = target.error(torch.zeros_like(target.weight))

@@ -69,6 +69,13 @@ def test_the_curve_is_the_error_that_every_rank_leaves(factors: Factors, calibra
             assert left == pytest.approx(curve[rank:].sum(), rel=1e-3, abs=1e-6 * curve.sum())
 
 
+def test_a_matrix_that_the_answer_does_not_depend_on_has_no_energy(make_teacher: Maker) -> None:
+    headless = make_teacher("bert", "none")
+    curves = Factors.of_model(headless, calibrate(headless, rows(8), seed=0, bf16=False)).curves()
+    assert not curves["pooler.dense"].any()
+    assert curves["encoder.layer.1.output.dense"].any()
+
+
 @pytest.mark.parametrize("path", [QUERY, "bert.encoder.layer.0.intermediate.dense", WORDS])
 def test_each_initialisation_is_the_best_in_its_own_error(factors: Factors, path: str) -> None:
     made_by = {}

@@ -58,7 +58,7 @@ def test_milliseconds_are_on_the_scale_of_the_quiet_teacher() -> None:
 def test_rounds_alternate_and_end_at_a_known_number(monkeypatch: pytest.MonkeyPatch) -> None:
     teacher, student = Model(2), Model(1)
     times = iter([2.0, 1.0] * 20)
-    monkeypatch.setattr(meter, "_timer", lambda clock: lambda call: (call(), next(times))[1])
+    monkeypatch.setattr(meter, "timer", lambda clock: lambda call: (call(), next(times))[1])
     found = Meter(teacher, 1, 4).measure(student)
     assert (found.ratio, found.error, found.rounds, found.trusted) == (0.5, 0.0, 20, True)
     assert teacher.calls == student.calls == 20 + meter.WARMUP
@@ -66,7 +66,7 @@ def test_rounds_alternate_and_end_at_a_known_number(monkeypatch: pytest.MonkeyPa
 
 def test_it_says_when_the_noise_was_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0)
-    monkeypatch.setattr(meter, "_timer", lambda clock: lambda call: float(noise.uniform(1, 3)))
+    monkeypatch.setattr(meter, "timer", lambda clock: lambda call: float(noise.uniform(1, 3)))
     found = Meter(Model(1), 1, 4).measure(Model(1))
     assert (found.rounds, found.trusted) == (meter.ROUNDS[1], False)
     hurried = Meter(Model(1), 1, 4, time_limit_s=0.0).measure(Model(1))
@@ -75,7 +75,7 @@ def test_it_says_when_the_noise_was_too_much(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_few_disturbed_rounds_do_not_move_it(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter(([2.0, 1.0] * 4 + [50.0, 90.0]) * 100)
-    monkeypatch.setattr(meter, "_timer", lambda clock: lambda call: next(times))
+    monkeypatch.setattr(meter, "timer", lambda clock: lambda call: next(times))
     found = Meter(Model(1), 1, 4).measure(Model(1))
     assert (found.ratio, found.trusted) == (0.5, True)
 

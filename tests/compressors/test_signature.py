@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from compressors.signature import signature_of, stored_tensors
@@ -54,3 +56,11 @@ def test_weights_that_blocks_share_are_counted_once(make_teacher: Maker) -> None
 def test_gpt2_s_layers_are_outputs_by_inputs(make_teacher: Maker) -> None:
     signature = signature_of(make_teacher("gpt2"))
     assert {m.shape for m in signature.modules if m.path.endswith("c_attn")} == {(96, 32)}
+
+
+def test_buffers_of_older_files_are_no_part_of_it(make_teacher: Maker, tmp_path: Path) -> None:
+    model = make_teacher("bert")
+    model.save_pretrained(tmp_path)
+    tensors = {**load_file(tmp_path / "model.safetensors"), "bert.embeddings.position_ids": torch.arange(40)[None]}
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert read_signature(tmp_path) == signature_of(model)

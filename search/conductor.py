@@ -1,0 +1,323 @@
+"""The conductor: decides which trial is next, keeps study, journal and run folder in step, and judges rungs.
+
+It knows nothing of Ray: whoever runs the trials calls ``next``, ``rung``, ``finish`` and ``fail``.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from search.journal import Journal
+from search.stopper import FrontStopper
+from search.store import RunStore
+from search.trial import STATE_FILE, RungReport
+from spaces.cost import cost
+from spaces.errors import UserError
+from spaces.objectives import Objective
+from spaces.plan import Plan
+from spaces.space import Space
+
+MAX_REFUSED = 200
+"""So many plans in a row that break a constraint mean that the space holds hardly any that do not."""
+
+STATES = {"COMPLETE": TrialState.COMPLETE, "STOPPED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
+
+
+@dataclass(frozen=True)
+class Order:
+    """A trial to run: ``start`` is the checkpoint folder of an earlier attempt, where there is one."""
+
+    trial: str
+    number: int
+    plan: Plan
+    seed: int
+    start: Path | None = None
+
+
+@dataclass
+class Running:
+    """What the driver knows of a trial that runs."""
+
+    order: Order
+    sampled: optuna.Trial
+    journal_number: int
+    last: RungReport | None = None
+    stopped_for: str | None = None
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a start found in the run folder."""
+
+    restored: int
+    requeued: int
+    failed: int
+
+    def sentence(self) -> str:
+        """Say it in the words that scripts look for."""
+        return f"restored {self.restored}, requeued {self.requeued}, failed {self.failed}"
+
+
+@dataclass
+class Conductor:
+    """One search's state in the driver. ``propose`` returns a plan to try, or None to let the sampler choose."""
+
+    store: RunStore
+    journal: Journal
+    space: Space
+    objectives: Sequence[Objective]
+    sampler: optuna.samplers.BaseSampler
+    stopper: FrontStopper
+    trials: int
+    seed: int
+    sequence_length: int
+    constraints: Mapping[str, float] = field(default_factory=dict)
+    propose: Callable[[Space, int], Plan | None] = lambda space, number: None
+    running: dict[str, Running] = field(default_factory=dict)
+    refused: int = 0
+
+    def __post_init__(self) -> None:
+        """Make the sampling study, which lives in memory."""
+        directions = [o.direction for o in self.objectives]
+        self.study = optuna.create_study(directions=directions, sampler=self.sampler)
+        self._queue: list[tuple[str, int, FrozenTrial]] = []
+        self._numbers = 0
+        self._known: set[str] = set()
+        self._rungs: set[tuple[str, int]] = set()
+        self._refused_in_a_row = 0
+
+    @property
+    def metric(self) -> Objective:
+        """The objective that is no cost."""
+        return next(o for o in self.objectives if not o.is_cost)
+
+    @property
+    def done(self) -> bool:
+        """Whether every trial has ended."""
+        return len(self.store.rows) >= self.trials and not self.running
+
+    @property
+    def full(self) -> bool:
+        """Whether no further trial may be launched: enough ended and run."""
+        return not self._queue and len(self.store.rows) + len(self.running) >= self.trials
+
+    def keep_front(self) -> None:
+        """Delete the checkpoints of trials that ended off the front."""
+        front = self.store.front()
+        self.store.drop_checkpoints(front["trial"] if len(front) else [])
+
+    def restore(self) -> Restored:
+        """Bring study, journal and queue to where the run folder stands: ended rows are told, the rest is queued."""
+        rows = {row["trial"]: row for row in self.store.restore()}
+        journalled = self.journal.trials()
+        for trial, row in rows.items():
+            self._known.add(row["plan"])
+            if trial in journalled:
+                self._replay(journalled[trial], row)
+        for trial, frozen in journalled.items():
+            if trial not in rows and frozen.state == TrialState.RUNNING:
+                self._queue.append((trial, int(trial[1:]), frozen))
+                self._known.add(frozen.user_attrs["plan_hash"])
+        names = [*rows, *journalled]
+        self._numbers = max((int(name[1:]) + 1 for name in names), default=0)
+        self._restore_rungs(rows)
+        failed = sum(row["state"] == "FAIL" for row in rows.values())
+        return Restored(len(rows), len(self._queue), failed)
+
+    def next(self) -> Order | None:
+        """Return the next trial to launch, journalled already; None when enough have been launched."""
+        if self._queue:
+            return self._launch_again(*self._queue.pop(0))
+        if self.full:
+            return None
+        sampled, plan = self._fresh_plan()
+        order = Order(f"t{self._numbers:05d}", self._numbers, plan, self.seed)
+        self._numbers += 1
+        self.store.plan(plan)
+        number = self.journal.start(order.trial, plan, self.seed, sampled.params, sampled.distributions)
+        self._note(Running(order, sampled, number))
+        return order
+
+    def rung(self, trial: str, report: RungReport) -> bool:
+        """Note what a trial shows at a rung; True when it should stop there."""
+        running = self.running[trial]
+        running.last = report
+        columns, name = report.columns, self.metric.name
+        if (trial, report.rung) not in self._rungs:  # a restarted trial shows its last rung again
+            self._rungs.add((trial, report.rung))
+            line = {"rung": report.rung, "step": report.step, "seconds": report.seconds, "loss": report.loss}
+            self.store.rung({"trial": trial, **line, "metric": columns[name]})
+        self.stopper.see(
+            trial,
+            running.order.number,
+            report.rung,
+            metric=columns[name],
+            error=columns[f"{name}_se"],
+            costs={o.name: columns[o.name] for o in self.objectives if o.is_cost},
+            hits=report.per_example,
+        )
+        rival = self.stopper.rival(trial, report.rung)
+        if rival is not None:
+            running.stopped_for = f"{rival} costs no more and is ahead at step {report.step}"
+        self.store.tables()
+        return rival is not None
+
+    def finish(self, trial: str, state: str, columns: Mapping[str, Any], reason: str = "") -> None:
+        """Record a trial that ended as COMPLETE or STOPPED; a value that is not finite makes it a FAIL."""
+        values = [float(columns.get(o.name, math.nan)) for o in self.objectives]
+        if not all(map(math.isfinite, values)):
+            bad = next(o.name for o, v in zip(self.objectives, values, strict=True) if not math.isfinite(v))
+            self.fail(trial, f"{bad} is not finite")
+            return
+        running = self.running[trial]
+        if state == "COMPLETE":
+            self.stopper.ended(trial, float(columns[self.metric.name]))
+        self._constrain(running.sampled, columns)
+        self._end(running, state, columns, reason or running.stopped_for or "", values)
+
+    def fail(self, trial: str, reason: str) -> None:
+        """Record a trial that failed; its last rung stays in ``rungs.jsonl``."""
+        self._end(self.running[trial], "FAIL", {}, reason, None)
+
+    def refuse(self, trial: str, reason: str) -> None:
+        """Take back a trial that broke a constraint before it trained: logged and counted, no row."""
+        running = self.running.pop(trial)
+        self.study.tell(running.sampled, state=TrialState.FAIL)
+        self.journal.end(running.journal_number, TrialState.FAIL, None)
+        self.store.forget(trial)
+        self._count_refusal(running.order.plan, reason)
+
+    def _fresh_plan(self) -> tuple[optuna.Trial, Plan]:
+        """Ask for a plan until one meets the constraints that can be known and was not tried before."""
+        for attempt in range(MAX_REFUSED):
+            proposed = self.propose(self.space, self._numbers) if attempt == 0 else None
+            if proposed is not None and proposed.hash not in self._known:
+                self.study.enqueue_trial(self.space.encode(proposed), user_attrs={"plan": proposed.as_dict()})
+            sampled = self._ask()
+            plan = self.space.suggest(sampled)
+            broken = self._broken(plan)
+            if broken is None and (plan.hash not in self._known or attempt >= 20):
+                self._known.add(plan.hash)
+                self._refused_in_a_row = 0
+                return sampled, plan
+            self.study.tell(sampled, state=TrialState.FAIL)
+            if broken is not None:
+                self._count_refusal(plan, broken)
+        raise UserError(f"constraints: none of {MAX_REFUSED} plans in a row meets them; loosen one or widen the space")
+
+    def _ask(self) -> optuna.Trial:
+        with warnings.catch_warnings():  # a coordinate fitted to a plan may lie outside of the sampled range
+            warnings.simplefilter("ignore")
+            return self.study.ask()
+
+    def _broken(self, plan: Plan) -> str | None:
+        price = cost(plan, self.space.signature, sequence_length=self.sequence_length)
+        known = {"size_mb": price.size_mb, "params": price.params, "flops": price.flops}
+        for name, limit in self.constraints.items():
+            if name in known and known[name] > limit:
+                return f"{name} would be {known[name]:.4g}, above {limit:g}"
+        return None
+
+    def _count_refusal(self, plan: Plan, reason: str) -> None:
+        self.refused += 1
+        self._refused_in_a_row += 1
+        self.store.log("refused", plan=plan.hash, reason=reason)
+        if self._refused_in_a_row >= MAX_REFUSED:
+            raise UserError(f"constraints: {MAX_REFUSED} plans in a row break one ({reason}); loosen it")
+
+    def _launch_again(self, trial: str, number: int, frozen: FrozenTrial) -> Order:
+        plan = Plan.from_dict(frozen.user_attrs["plan"])
+        self.study.enqueue_trial(frozen.params, user_attrs={"plan": plan.as_dict()})
+        sampled = self._ask()
+        self.space.suggest(sampled)
+        folder = self.store.folder / "checkpoints" / trial
+        start = folder if (folder / STATE_FILE).exists() else None
+        order = Order(trial, number, plan, int(frozen.user_attrs["seed"]), start)
+        self._note(Running(order, sampled, frozen.number))
+        return order
+
+    def _note(self, running: Running) -> None:
+        order = running.order
+        self.running[order.trial] = running
+        self.store.started(self._row(running, "RUNNING", {}, ""))
+        self.store.log("launched", trial=order.trial, plan=order.plan.hash, from_checkpoint=order.start is not None)
+
+    def _end(
+        self,
+        running: Running,
+        state: str,
+        columns: Mapping[str, Any],
+        reason: str,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Write the row first: it is the truth from which journal and study are brought up to date after a crash."""
+        self.store.ended(self._row(running, state, columns, reason))
+        self.running.pop(running.order.trial)
+        told = list(values) if values is not None and state == "COMPLETE" else None
+        self.study.tell(running.sampled, told, state=STATES[state])
+        self.journal.end(running.journal_number, STATES[state], told)
+        self.store.log("ended", trial=running.order.trial, state=state, reason=reason)
+        self.store.tables(force=True)
+
+    def _row(self, running: Running, state: str, columns: Mapping[str, Any], reason: str) -> dict[str, Any]:
+        order = running.order
+        return {
+            "trial": order.trial,
+            "number": order.number,
+            "state": state,
+            "reason": reason,
+            "plan": order.plan.hash,
+            "student": order.plan.student.hash,
+            "seed": order.seed,
+            **columns,
+            **{f"p.{name}": value for name, value in running.sampled.params.items()},
+        }
+
+    def _constrain(self, sampled: optuna.Trial, columns: Mapping[str, Any]) -> None:
+        """Tell Optuna how far each constraint is from being broken: feasible at or below 0."""
+        for name, limit in self.constraints.items():
+            if name in columns:
+                above = float(columns[name]) - limit
+                lower_bound = name == self.metric.name and self.metric.direction == "maximize"
+                sampled.set_constraint(name, -above if lower_bound else above)
+
+    def _replay(self, frozen: FrozenTrial, row: Mapping[str, Any]) -> None:
+        """Put an ended trial into the sampling study, and into the journal where that missed its end."""
+        state = STATES[row["state"]]
+        values = [float(row[o.name]) for o in self.objectives] if state == TrialState.COMPLETE else None
+        if not frozen.state.is_finished():
+            self.journal.end(frozen.number, state, values)
+        self.study.add_trial(
+            create_trial(state=state, values=values, params=frozen.params, distributions=frozen.distributions)
+        )
+
+    def _restore_rungs(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """Show the stopper what ended trials showed at their rungs."""
+        from analysis.reading import read_lines
+
+        file = self.store.folder / "rungs.jsonl"
+        name = self.metric.name
+        for line in read_lines(file)[0] if file.exists() else []:
+            self._rungs.add((line["trial"], int(line["rung"])))
+            row = rows.get(line["trial"])
+            if row is None or row["state"] == "FAIL":
+                continue
+            self.stopper.see(
+                line["trial"],
+                int(row["number"]),
+                int(line["rung"]),
+                metric=line["metric"],
+                error=row[f"{name}_se"],
+                costs={o.name: row[o.name] for o in self.objectives if o.is_cost},
+            )
+        for trial, row in rows.items():
+            if row["state"] == "COMPLETE":
+                self.stopper.ended(trial, float(row[name]))

@@ -1,0 +1,109 @@
+"""The end of a search, in workers: baselines, and the front measured again in one sitting."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.worker import WorkSpec, workspace_of
+
+if TYPE_CHECKING:
+    from search.workspace import Workspace
+
+UNIFORM_BUDGETS = (0.5, 0.25, 0.1, 0.05)
+"""Shares of the free groups that the uniform low-rank baselines keep."""
+
+
+def uniform_baseline(work: WorkSpec, share: float) -> dict[str, Any]:
+    """Train uniform low rank at ``share`` of the free groups as a trial would, and return its row."""
+    from search.sampling import nearest_distillation
+    from search.trial import run_trial
+    from search.workspace import make_space
+    from spaces.plan import Plan
+
+    workspace = workspace_of(work)
+    space = make_space(workspace.config, workspace.teacher.signature, workspace.curves)
+    values: dict[str, Any] = {"budget": max(share, space.codec.least_bytes / space.codec.dense_bytes)}
+    values |= {f"{unit}.method": "lowrank" for unit in space.codec.method_units}
+    plan = Plan(space.student(values, "uniform"), nearest_distillation(space.distillation or {}))
+    with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
+        outcome = run_trial(
+            plan,
+            workspace.teacher,
+            workspace.rows,
+            workspace.budget,
+            seed=workspace.config.search.seed,
+            meter=workspace.meter,
+            folder=Path(folder),
+        )
+    return {"name": f"uniform-{share:.2f}", "kind": "uniform", **outcome.columns}
+
+
+def teacher_baselines(work: WorkSpec, teacher: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the teacher's row and that of the teacher in bfloat16, its metric and latency measured."""
+    import torch
+
+    from compressors.distill.evaluate import predict
+    from search.trial import score_columns
+
+    workspace = workspace_of(work)
+    columns = {k: v for k, v in teacher.items() if k not in ("hash", "model", "metrics")}
+    rows = [{"name": "teacher", "kind": "teacher", **teacher["metrics"], **columns, "latency_ratio": 1.0}]
+    half = copy.deepcopy(workspace.teacher.model).to(torch.bfloat16)
+    score = workspace.spec.score(
+        predict(half, workspace.rows.validation, autocast=False), workspace.rows.validation.labels
+    )
+    latency = workspace.meter.measure(half)
+    rows.append(
+        {
+            "name": "teacher-bf16",
+            "kind": "teacher",
+            **score_columns(workspace.spec.metric, score),
+            **columns,
+            **_half_size(workspace),
+            "latency_ms": latency.ms,
+            "latency_ms_p10": latency.p10,
+            "latency_ms_p90": latency.p90,
+            "latency_ratio": latency.ratio,
+        }
+    )
+    return rows
+
+
+def final_sitting(work: WorkSpec, folders: dict[str, str]) -> dict[str, dict[str, float]]:
+    """Measure the front's models in one sitting with nothing else running, and read the test rows once.
+
+    ``folders`` maps trials to model folders. Returns per trial ``latency_ms_final`` with p10 and p90 (wall-clock
+    medians, rounds in turns) and ``test.<metric>``; the teacher is there as ``teacher``.
+    """
+    from compressors.distill.evaluate import predict
+    from compressors.saving import load
+    from search.trial import score_columns
+
+    workspace = workspace_of(work)
+    models: dict[str, Any] = {"teacher": workspace.teacher.model}
+    models |= {trial: load(Path(folder)) for trial, folder in folders.items()}
+    result: dict[str, dict[str, float]] = {}
+    for timing in workspace.meter.sitting(models):
+        result[timing.name] = {
+            "latency_ms_final": timing.ms,
+            "latency_ms_final_p10": timing.p10,
+            "latency_ms_final_p90": timing.p90,
+        }
+    test = workspace.rows.test
+    for trial, model in models.items() if test is not None else ():
+        assert test is not None, "the loop is empty without test rows"
+        score = workspace.spec.score(predict(model, test), test.labels)
+        result[trial] |= score_columns(workspace.spec.metric, score, prefix="test.")
+    return result
+
+
+def _half_size(workspace: Workspace) -> dict[str, float]:
+    from spaces.cost import cost
+    from spaces.plan import Student
+
+    signature = workspace.teacher.signature
+    student = Student.of(signature.hash, {}, stored_dtype="bfloat16")
+    return {"size_mb": cost(student, signature, sequence_length=1).size_mb}

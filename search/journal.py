@@ -1,0 +1,78 @@
+"""``study.log``: the run's Optuna journal. Sampling happens in memory; each trial reaches it as two records."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from spaces.objectives import Objective
+from spaces.plan import Plan
+
+STUDY = "paredown"
+
+
+class Journal:
+    """The study on disk, which `optuna-dashboard` opens: one added RUNNING trial and one tell per trial (DESIGN 6)."""
+
+    def __init__(self, file: Path, objectives: Sequence[Objective]) -> None:
+        _drop_torn_tail(file)
+        storage = JournalStorage(JournalFileBackend(str(file)))
+        self.study = optuna.create_study(
+            study_name=STUDY,
+            storage=storage,
+            directions=[o.direction for o in objectives],
+            load_if_exists=True,
+        )
+        if not self.study.metric_names:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self.study.set_metric_names([o.name for o in objectives])
+
+    def trials(self) -> dict[str, FrozenTrial]:
+        """Return the journalled trials by our id."""
+        return {t.user_attrs["trial"]: t for t in self.study.get_trials(deepcopy=False) if "trial" in t.user_attrs}
+
+    def start(
+        self,
+        trial: str,
+        plan: Plan,
+        seed: int,
+        params: Mapping[str, Any],
+        distributions: Mapping[str, BaseDistribution],
+    ) -> int:
+        """Record a trial before it is launched, with its plan and seed, and return its number in the journal."""
+        attrs = {"trial": trial, "plan": plan.as_dict(), "plan_hash": plan.hash, "seed": seed}
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING, params=dict(params), distributions=dict(distributions), user_attrs=attrs
+            )
+        )
+        return len(self.study.get_trials(deepcopy=False)) - 1
+
+    def end(self, number: int, state: TrialState, values: Sequence[float] | None) -> None:
+        """Record how a trial ended; telling an ended trial again changes nothing."""
+        self.study.tell(number, values, state=state, skip_if_finished=True)
+
+
+def _drop_torn_tail(file: Path) -> None:
+    """Cut off a last line that a crash left unfinished: Optuna refuses to read a journal with one."""
+    if not file.exists():
+        return
+    text = file.read_bytes()
+    end = text.rfind(b"\n") + 1
+    tail = text[end:]
+    if tail:
+        try:
+            json.loads(tail)
+        except ValueError:
+            with file.open("r+b") as stream:
+                stream.truncate(end)

@@ -1,0 +1,94 @@
+"""What a trained model folder says of itself beside its weights: ``paredown.json`` and the model card."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from spaces.errors import UserError
+from spaces.recipe import Recipe
+
+FACTS = "paredown.json"
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """How a model was made: its recipe (task, plan, teacher, what was expected), and what it achieved."""
+
+    recipe: Recipe
+    achieved: Mapping[str, Any] = field(default_factory=dict)
+    as_trial: bool = False
+
+    def write(self, folder: Path) -> None:
+        """Write ``paredown.json``."""
+        value = {
+            "format": FORMAT,
+            "as_trial": self.as_trial,
+            "expected": dict(self.recipe.expected),
+            "achieved": dict(self.achieved),
+            "recipe": self.recipe.as_dict(),
+        }
+        (folder / FACTS).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_facts(folder: Path) -> ModelFacts:
+    """Return the facts of a model folder, or of a trial's checkpoint from its run; raises UserError without them."""
+    file = folder / FACTS
+    if not file.is_file():
+        return _facts_of_checkpoint(folder)
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read as JSON ({error})") from error
+    if not isinstance(value, dict) or value.get("format") != FORMAT or "recipe" not in value:
+        raise UserError(f"{file}: not written by this version of paredown")
+    recipe = Recipe.from_dict(value["recipe"], str(file))
+    return ModelFacts(recipe, dict(value.get("achieved") or {}), bool(value.get("as_trial")))
+
+
+def check_target(out: Path) -> None:
+    """Raise UserError where a model may not be written: a file, or a folder with something else in it."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: this is a file; give a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / FACTS).is_file():
+        raise UserError(f"--out {out}: the folder is not empty and holds no model of paredown; give another one")
+
+
+def put_in_place(draft: Path, out: Path) -> None:
+    """Move the finished folder ``draft`` to ``out``; an older model there goes."""
+    old = out.with_name(f".{out.name}.{uuid4().hex}")
+    if out.exists():
+        os.replace(out, old)
+    os.replace(draft, out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def license_of(folder: Path) -> str | None:
+    """Return the licence that the model card in ``folder`` names, where there is one."""
+    try:
+        text = (folder / "README.md").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    header = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+    found = re.search(r"^license:\s*([\w.+-]+)\s*$", header[1], re.MULTILINE) if header else None
+    return found[1] if found else None
+
+
+def _facts_of_checkpoint(folder: Path) -> ModelFacts:
+    run = folder.resolve().parent.parent
+    if folder.resolve().parent.name != "checkpoints" or not (run / "run.json").is_file():
+        raise UserError(f"{folder}: there is no {FACTS}; give a folder that `paredown train` wrote")
+    from analysis.export import recipe_of
+    from analysis.run import Run
+
+    found = Run(run)
+    return ModelFacts(recipe_of(found, found.row(folder.resolve().name)), as_trial=True)

@@ -1,0 +1,119 @@
+"""Compression in one shot: the recipe of one plan, without a search."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from search.config import Config
+from search.progress import progress_bar
+from search.quiet import quiet
+from search.sampling import nearest_distillation
+from search.workspace import Workspace, open_workspace
+from spaces.allocate import Allocator
+from spaces.cost import cost
+from spaces.curves import Curves
+from spaces.errors import UserError
+from spaces.plan import Plan, Student
+from spaces.recipe import Recipe
+from spaces.space import Space
+
+ENCODER_ONLY = ("embedding", "pooler")
+"""What ``--keep`` leaves dense and does not count."""
+
+DISTRIBUTIONS = ("paredown", "torch", "transformers", "numpy", "optuna", "ray")
+
+
+def make_plan(
+    config: Config, *, keep: float | None, size_mb: float | None, method: str, allocator: Allocator, init: str
+) -> Recipe:
+    """Return the recipe of one plan, in which every free matrix is compressed by ``method``.
+
+    Either ``keep`` (stored / dense weights of the encoder's groups) or ``size_mb`` (the whole file, in 10^6 bytes;
+    there ``space.exclude`` says what stays dense) is the budget; it is met from below. Distillation takes the config's
+    fixed values, and of ranges and choices what lies nearest to the defaults. The teacher is made if it is missing.
+    Raises UserError when the budget is below what the method reaches.
+    """
+    quiet()
+    with progress_bar() as progress:
+        workspace = open_workspace(config, progress=progress)
+        curves = workspace.curves if allocator == "marginal" else Curves.flat(workspace.teacher.signature)
+    exclude = ENCODER_ONLY if keep is not None else config.space.exclude
+    space = Space(
+        workspace.teacher.signature,
+        curves,
+        (method,),
+        granularity="none",
+        exclude=exclude,
+        stored_dtype=config.run.stored_dtype,
+    )
+    student = _kept(space, keep, allocator, init) if keep is not None else _sized(space, size_mb or 0, allocator, init)
+    asked = {"keep": keep} if keep is not None else {"size_mb": size_mb}
+    made_by = {"command": "paredown plan", **asked, "method": method, "allocator": allocator, "init": init}
+    section = config.space.distillation
+    distillation = nearest_distillation({name: getattr(section, name) for name in type(section).model_fields})
+    return recipe_for(workspace, Plan(student, distillation), made_by)
+
+
+def recipe_for(workspace: Workspace, plan: Plan, made_by: dict[str, Any]) -> Recipe:
+    """Return the recipe that trains ``plan`` in ``workspace``; it expects what arithmetic knows."""
+    config, teacher = workspace.config, workspace.teacher
+    price = cost(plan, teacher.signature, sequence_length=config.latency.sequence_length)
+    return Recipe(
+        teacher={
+            "path": str(teacher.folder.resolve()),
+            "hash": teacher.hash,
+            "trust_remote_code": teacher.trust_remote_code,
+            "model": config.teacher.model,
+        },
+        task={**config.task.model_dump(mode="json"), "hashes": dict(workspace.data.hashes)},
+        plan=plan,
+        trial={**config.fidelity.model_dump(mode="json"), "seed": config.search.seed},
+        final=config.final.model_dump(mode="json"),
+        latency=config.latency.model_dump(mode="json"),
+        expected={"size_mb": price.size_mb, "params": price.params, "flops": price.flops},
+        versions=versions(),
+        made_by={**made_by, "plan": plan.hash},
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # one that this command does not need
+            continue
+    return found
+
+
+def _kept(space: Space, keep: float, allocator: Allocator, init: str) -> Student:
+    least = space.codec.least_bytes / space.codec.dense_bytes
+    if keep < least:
+        raise UserError(f"--keep {keep:g}: {space.methods[0]} keeps at least {_up(least)} of this teacher's encoder")
+    return space.student({"budget": keep}, allocator, init)
+
+
+def _sized(space: Space, size_mb: float, allocator: Allocator, init: str) -> Student:
+    """Return the largest student whose file takes at most ``size_mb``; the header grows with the factors."""
+    limit = size_mb * 1e6
+    budget = min((limit - space.fixed_bytes) / space.codec.dense_bytes, 1.0)
+    while budget > 0:
+        student = space.student({"budget": budget}, allocator, init)
+        over = _file_bytes(student, space) - limit
+        if over <= 0:
+            return student
+        budget -= max(over, 1024) / space.codec.dense_bytes
+    least = _file_bytes(space.student({"budget": 1e-9}, allocator, init), space)
+    raise UserError(f"--size-mb {size_mb:g}: the smallest student by {space.methods[0]} takes {_up(least / 1e6)} MB")
+
+
+def _file_bytes(student: Student, space: Space) -> int:
+    return cost(student, space.signature, sequence_length=1).file_bytes
+
+
+def _up(value: float) -> str:
+    """Return ``value`` rounded up to 3 decimals, so that what is said to be reachable is."""
+    return f"{-(-value * 1000 // 1) / 1000:g}"

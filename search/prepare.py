@@ -1,0 +1,130 @@
+"""What is computed once per run, in a worker: the teacher, its metrics, latency, signature and curves."""
+
+from __future__ import annotations
+
+import platform
+import queue
+import threading
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from search.worker import WorkSpec
+
+if TYPE_CHECKING:
+    from search.workspace import Workspace
+
+PACKAGES = ("paredown", "torch", "transformers", "ray", "optuna", "numpy", "safetensors")
+
+
+def prepare_steps(work: WorkSpec, threads: int) -> Iterator[dict[str, Any]]:
+    """Yield ``{"progress": (what, done, total)}`` while working and last ``{"facts": ...}``; errors are yielded too.
+
+    ``{"user_error": sentence}`` is what the user has to mend; any other exception is raised.
+    """
+    from spaces.errors import UserError
+
+    events: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
+
+    def job() -> None:
+        try:
+            events.put({"facts": facts_of(work, threads, lambda *step: events.put({"progress": step}))})
+        except UserError as error:
+            events.put({"user_error": str(error)})
+        except BaseException as error:
+            events.put(error)
+        finally:
+            events.put(None)
+
+    threading.Thread(target=job, daemon=True).start()
+    while (event := events.get()) is not None:
+        if isinstance(event, BaseException):
+            raise event
+        yield event
+
+
+def facts_of(work: WorkSpec, threads: int, progress: Any) -> dict[str, Any]:
+    """Make the teacher and measure it; plain values and arrays only."""
+    import torch
+    import yaml
+
+    from search.config import config_from
+    from search.quiet import quiet
+    from search.workspace import open_workspace
+
+    quiet()
+    torch.set_num_threads(threads)
+    workspace = open_workspace(config_from(yaml.safe_load(work.config)), progress=progress)
+    progress("calibrating", 0, 1)
+    curves = {path: curve for path, curve in workspace.curves.energies.items()}
+    progress("measuring the teacher", 0, 1)
+    return {
+        "signature": workspace.teacher.signature.to_json(),
+        "curves": curves,
+        "teacher_folder": str(workspace.teacher.folder),
+        "teacher": teacher_facts(workspace),
+        "data": data_facts(workspace),
+        "chance": workspace.spec.chance(workspace.rows.validation.labels),
+        "labels": list(workspace.spec.labels),
+        "warnings": list(workspace.data.warnings),
+        "versions": versions(),
+        "host": host_facts(workspace),
+    }
+
+
+def teacher_facts(workspace: Workspace) -> dict[str, Any]:
+    """Return the teacher's hash, validation metric, cost and quiet latency."""
+    from compressors.distill.machine import peak_memory_mb
+    from search.trial import score_columns
+    from spaces.cost import teacher_cost
+
+    teacher, rows = workspace.teacher, workspace.rows
+    score = workspace.spec.score(rows.teacher_logits, rows.validation.labels)
+    quiet = workspace.meter.quiet()
+    price = teacher_cost(teacher.signature, sequence_length=workspace.config.latency.sequence_length)
+    return {
+        "hash": teacher.hash,
+        "model": workspace.config.teacher.model,
+        "metrics": score_columns(workspace.config.task.metric, score),
+        "size_mb": price.size_mb,
+        "params": price.params,
+        "flops": price.flops,
+        "flops_linear": price.flops_linear,
+        "latency_ms": quiet.ms,
+        "latency_ms_p10": quiet.p10,
+        "latency_ms_p90": quiet.p90,
+        "memory_mb": peak_memory_mb(teacher.model, workspace.meter.inputs),
+    }
+
+
+def data_facts(workspace: Workspace) -> dict[str, Any]:
+    """Return path, hash and rows of every split."""
+    sources = workspace.config.task.data.model_dump()
+    splits = ("train", "validation", "test", "transfer")
+    return {
+        name: {
+            "path": workspace.config.task.transfer if name == "transfer" else sources.get(name),
+            "hash": workspace.data.hashes[name],
+            "rows": len(split),
+        }
+        for name in splits
+        if (split := getattr(workspace.data, name)) is not None
+    }
+
+
+def host_facts(workspace: Workspace) -> dict[str, Any]:
+    """Return the machine on which the teacher's latency was measured."""
+    from compressors.distill.machine import host
+
+    return {"host": platform.node(), **host(workspace.meter.device)}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,112 @@
+"""From a recipe back to the workspace that it was made in: the same teacher and the same data, or a sentence."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from search.config import Config, config_from
+from search.config.yaml_file import parse_value
+from search.data import TaskData, load_data
+from search.kinds import KINDS
+from search.paths import cache_folder
+from search.tasks import TaskSpec
+from search.teacher import Teacher, folder_hash
+from search.workspace import Workspace
+from spaces.errors import UserError, did_you_mean
+from spaces.recipe import Recipe
+
+OVERRIDABLE = ("teacher", "task", "plan.distillation", "trial", "final", "latency")
+"""Sections of a recipe that ``key=value`` may reach; choices are changed in the file."""
+
+
+def read_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe in ``file`` with ``final.num_train_epochs=1`` and the like; raises UserError.
+
+    Whoever names other data takes them as they are: the hashes of the task go.
+    """
+    recipe = Recipe.read(file)
+    values = copy.deepcopy(recipe.as_dict())
+    for text in overrides:
+        _override(values, text)
+    return Recipe.from_dict(values, str(file)) if overrides else recipe
+
+
+def config_of(recipe: Recipe, file: Path) -> Config:
+    """Return the config that a recipe stands for; paths are relative to the recipe's ``file``."""
+    trial = dict(recipe.trial)
+    seed = trial.pop("seed", 0)
+    values = {
+        "teacher": {
+            "model": str(recipe.teacher.get("path", "")),
+            "trust_remote_code": bool(recipe.teacher.get("trust_remote_code", False)),
+        },
+        "task": {key: value for key, value in recipe.task.items() if key != "hashes"},
+        "search": {"seed": seed},
+        "fidelity": trial,
+        "final": dict(recipe.final),
+        "latency": dict(recipe.latency),
+    }
+    try:
+        return config_from(values, base=file.absolute().parent, name=str(file))
+    except UserError as error:  # in the recipe's words
+        text = str(error).replace(": fidelity.", ": trial.").replace(": search.seed", ": trial.seed")
+        raise UserError(text.replace(": teacher.model", ": teacher.path")) from None
+
+
+def open_recipe(recipe: Recipe, file: Path) -> Workspace:
+    """Return the workspace of a recipe; raises UserError when its teacher or data are gone or not the same."""
+    config = config_of(recipe, file)
+    teacher = find_teacher(recipe, config, str(file))
+    if teacher.signature.hash != recipe.plan.student.signature:
+        raise UserError(f"{file}: plan: made for a model of another shape than the teacher in {teacher.folder}")
+    data = load_data(config.task)
+    check_data(recipe.task.get("hashes") or {}, data, str(file))
+    return Workspace(config, data, TaskSpec.of(config.task, data.labels), teacher)
+
+
+def find_teacher(recipe: Recipe, config: Config, where: str) -> Teacher:
+    """Return the teacher that a recipe names; raises UserError when it is missing or another one."""
+    folder = Path(config.teacher.model)
+    wanted = recipe.teacher.get("hash")
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{where}: teacher.path: there is no model in {folder}; give the place of the teacher {wanted} "
+            "with teacher.path=FOLDER, or make the recipe again"
+        )
+    found = folder_hash(folder)
+    if wanted is not None and wanted != found:
+        raise UserError(f"{where}: teacher.path: the model in {folder} is {found}, not the recipe's teacher {wanted}")
+    kind = KINDS[config.task.kind]
+    return Teacher(folder, found, kind.auto_class, cache_folder(), config.teacher.trust_remote_code)
+
+
+def check_data(hashes: Mapping[str, str], data: TaskData, where: str) -> None:
+    """Raise UserError when a split is not the one that the recipe was made with."""
+    changed = [split for split, known in hashes.items() if data.hashes.get(split, known) != known]
+    if changed:
+        raise UserError(
+            f"{where}: task.data: {' and '.join(changed)} changed since the recipe was made; "
+            "to train on the data as they are now, add task.hashes={}"
+        )
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    name, equals, value = text.partition("=")
+    name = name.strip()
+    if not equals or not name:
+        raise UserError(f"override {text!r}: write it as key=value, for example final.num_train_epochs=1")
+    if not any(name.startswith(f"{section}.") for section in OVERRIDABLE):
+        hint = did_you_mean(name.partition(".")[0], list(OVERRIDABLE))
+        raise UserError(f"override {text!r}: the key is not known{hint}; allowed: {', '.join(OVERRIDABLE)}, then a key")
+    *path, last = name.split(".")
+    section = values
+    for part in path:
+        if not isinstance(section.get(part), dict):
+            raise UserError(f"override {text!r}: {part!r} is no section of a recipe")
+        section = section[part]
+    section[last] = parse_value(value, f"override {text!r}")
+    if name.startswith("task."):
+        values["task"]["hashes"] = {}

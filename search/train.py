@@ -1,0 +1,123 @@
+"""Training a recipe's student: on the final budget, or exactly as its trial was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search.card import write_card
+from search.final import achieved_by, train_final
+from search.model_folder import ModelFacts, check_target, put_in_place
+from search.progress import progress_bar
+from search.quiet import quiet
+from search.rebuild import open_recipe, read_recipe
+from search.teacher import Progress, silent
+from search.workspace import Workspace
+from spaces.canonical import short_hash
+from spaces.recipe import Recipe
+
+SHOWN = ("size_mb", "params", "flops", "latency_ms", "latency_ratio", "memory_mb", "agreement")
+"""What is set against its expectation, besides the metric."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A trained model in ``folder``, and its recipe's expectations beside what it achieved, by column name."""
+
+    folder: Path
+    metric: str
+    expected: Mapping[str, Any]
+    achieved: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {"folder": str(self.folder), "expected": dict(self.expected), "achieved": dict(self.achieved)}
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return the rows of a table: what, expected, achieved; empty where a recipe expects nothing."""
+        names = [self.metric, f"test.{self.metric}", *SHOWN]
+        known = [name for name in names if name in self.achieved]
+        cells = [(name, self._cell(self.expected, name), self._cell(self.achieved, name)) for name in known]
+        return [("", "expected", "achieved"), *cells]
+
+    def _cell(self, values: Mapping[str, Any], name: str) -> str:
+        from analysis.words import metric_value, number
+
+        if values.get(name) is None:
+            return ""
+        value = float(values[name])
+        if name == "size_mb":
+            return f"{value:.6f}"
+        if not name.endswith(self.metric):
+            return metric_value(name, value) if name == "agreement" else number(value)
+        se = values.get(f"{name}_se")
+        return metric_value(self.metric, value) + (f" ± {se:.3f}" if se is not None else "")
+
+
+def train_recipe(
+    recipe: Path, out: Path, *, as_trial: bool = False, overrides: Sequence[str] = ()
+) -> TrainResult:
+    """Train the student of ``recipe`` (with ``key=value`` overrides) and write the model folder ``out``.
+
+    On the final budget, or with ``as_trial`` as the search trained it, with the same seed. A training that was
+    interrupted goes on from its last rung: the state is kept beside ``out`` until the model is in place. Raises
+    UserError when teacher or data are not the recipe's, or ``out`` holds something else.
+    """
+    quiet()
+    out = out.absolute()
+    read = read_recipe(recipe, overrides)
+    check_target(out)
+    workspace = open_recipe(read, recipe)
+    draft = _work_folder(out, read, as_trial)
+    with progress_bar() as progress:
+        train = _as_trial if as_trial else train_final
+        columns = train(read, workspace, draft, progress)
+    measured, teacher_values = achieved_by(draft / "model", workspace, columns)
+    facts = ModelFacts(read, measured, as_trial)
+    facts.write(draft / "model")
+    write_card(draft / "model", facts, workspace.teacher, teacher_values)
+    put_in_place(draft / "model", out)
+    shutil.rmtree(draft)
+    return TrainResult(out, workspace.spec.metric, read.expected, measured)
+
+
+def _as_trial(recipe: Recipe, workspace: Workspace, draft: Path, progress: Progress = silent) -> dict[str, Any]:
+    """Run the trial again: the same code, budget, seed and number of threads."""
+    from compressors.distill.machine import torch_threads
+    from search.trial import STATE_FILE, RungReport, run_trial
+
+    budget = workspace.budget
+
+    def report(rung: RungReport) -> bool:
+        progress("training as the trial", rung.step, budget.max_steps)
+        return False
+
+    with torch_threads(workspace.config.latency.threads):
+        outcome = run_trial(
+            recipe.plan,
+            workspace.teacher,
+            workspace.rows,
+            budget,
+            seed=workspace.config.search.seed,
+            meter=workspace.meter,
+            folder=draft,
+            start=draft / STATE_FILE,
+            report=report,
+        )
+    return outcome.columns
+
+
+def _work_folder(out: Path, recipe: Recipe, as_trial: bool) -> Path:
+    """Return the hidden folder beside ``out`` that a training works in; what another recipe left there goes."""
+    folder = out.with_name(f".{out.name}.training")
+    job = {"recipe": short_hash(json.loads(json.dumps(recipe.as_dict()))), "as_trial": as_trial}
+    note = folder / "job.json"
+    if not note.is_file() or note.read_text(encoding="utf-8") != json.dumps(job):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        note.write_text(json.dumps(job), encoding="utf-8")
+    return folder
