@@ -39,7 +39,8 @@ def recipe_of(run: Run, row: pd.Series[Any]) -> Recipe:
         "max_steps": fidelity.get("max_steps"),
         "rungs": fidelity.get("rungs"),
         "per_device_train_batch_size": fidelity.get("per_device_train_batch_size"),
-        "seed": _number(row["seed"]),
+        "seed": None if pd.isna(row["seed"]) else int(row["seed"]),
+        "threads": _threads(config),
     }
     return Recipe(
         teacher=_teacher(run),
@@ -94,7 +95,15 @@ def _teacher(run: Run) -> dict[str, Any]:
     """Name the teacher by path and hash: the copy in the run, else what the config loaded."""
     trusted = bool(run.config.get("teacher", {}).get("trust_remote_code", False))
     path = (run.path / str(run.teacher.get("path", "teacher"))).resolve()
-    return {"path": str(path), "hash": run.teacher.get("hash"), "trust_remote_code": trusted}
+    model = run.teacher.get("model") or run.config.get("teacher", {}).get("model")
+    named = {"path": str(path), "hash": run.teacher.get("hash"), "trust_remote_code": trusted}
+    return named if model is None else {**named, "model": str(model)}
+
+
+def _threads(config: Mapping[str, Any]) -> int | None:
+    """Return the threads that trials computed on, without which a trial is not repeated to the bit."""
+    cpu = config.get("resources", {}).get("cpu")
+    return None if cpu is None else max(1, int(cpu))
 
 
 def _task(run: Run) -> dict[str, Any]:

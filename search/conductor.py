@@ -28,6 +28,9 @@ from spaces.space import Space
 MAX_REFUSED = 200
 """So many plans in a row that break a constraint mean that the space holds hardly any that do not."""
 
+MOST_REPEATS = 20
+"""So often a plan that was tried already is drawn again before it is tried again: the space may hold no other."""
+
 STATES = {"COMPLETE": TrialState.COMPLETE, "STOPPED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
 
 
@@ -68,7 +71,11 @@ class Restored:
 
 @dataclass
 class Conductor:
-    """One search's state in the driver. ``propose`` returns a plan to try, or None to let the sampler choose."""
+    """One search's state in the driver.
+
+    ``propose`` returns a plan to try, or None to let the sampler choose. At ``max_steps`` a trial has nothing left to
+    be stopped from.
+    """
 
     store: RunStore
     journal: Journal
@@ -81,6 +88,7 @@ class Conductor:
     sequence_length: int
     constraints: Mapping[str, float] = field(default_factory=dict)
     propose: Callable[[Space, int], Plan | None] = lambda space, number: None
+    max_steps: float = math.inf
     running: dict[str, Running] = field(default_factory=dict)
     refused: int = 0
 
@@ -102,7 +110,7 @@ class Conductor:
     @property
     def done(self) -> bool:
         """Whether every trial has ended."""
-        return len(self.store.rows) >= self.trials and not self.running
+        return len(self.store.rows) >= self.trials and not self.running and not self._queue
 
     @property
     def full(self) -> bool:
@@ -110,9 +118,10 @@ class Conductor:
         return not self._queue and len(self.store.rows) + len(self.running) >= self.trials
 
     def keep_front(self) -> None:
-        """Delete the checkpoints of trials that ended off the front."""
+        """Delete the checkpoints of trials that ended off the front; those that wait to go on keep theirs."""
         front = self.store.front()
-        self.store.drop_checkpoints(front["trial"] if len(front) else [])
+        waiting = [trial for trial, _, _ in self._queue]
+        self.store.drop_checkpoints([*waiting, *(front["trial"] if len(front) else [])])
 
     def restore(self) -> Restored:
         """Bring study, journal and queue to where the run folder stands: ended rows are told, the rest is queued."""
@@ -151,23 +160,26 @@ class Conductor:
         running = self.running[trial]
         running.last = report
         columns, name = report.columns, self.metric.name
+        metric = _finite(columns[name])
         if (trial, report.rung) not in self._rungs:  # a restarted trial shows its last rung again
             self._rungs.add((trial, report.rung))
             line = {"rung": report.rung, "step": report.step, "seconds": report.seconds, "loss": report.loss}
-            self.store.rung({"trial": trial, **line, "metric": columns[name]})
+            self.store.rung({"trial": trial, **{k: _finite(v) for k, v in line.items()}, "metric": metric})
+        self.store.tables()
+        if metric is None:
+            return False  # it has no place in the order; if it ends so, it fails
         self.stopper.see(
             trial,
             running.order.number,
             report.rung,
-            metric=columns[name],
-            error=columns[f"{name}_se"],
+            metric=metric,
+            error=_finite(columns.get(f"{name}_se")) or 0.0,
             costs={o.name: columns[o.name] for o in self.objectives if o.is_cost},
             hits=report.per_example,
         )
-        rival = self.stopper.rival(trial, report.rung)
+        rival = self.stopper.rival(trial, report.rung) if report.step < self.max_steps else None
         if rival is not None:
             running.stopped_for = f"{rival} costs no more and is ahead at step {report.step}"
-        self.store.tables()
         return rival is not None
 
     def finish(self, trial: str, state: str, columns: Mapping[str, Any], reason: str = "") -> None:
@@ -180,7 +192,8 @@ class Conductor:
         running = self.running[trial]
         if state == "COMPLETE":
             self.stopper.ended(trial, float(columns[self.metric.name]))
-        self._constrain(running.sampled, columns)
+        for limit, above in self._violations(columns).items():
+            running.sampled.set_constraint(limit, above)
         self._end(running, state, columns, reason or running.stopped_for or "", values)
 
     def fail(self, trial: str, reason: str) -> None:
@@ -197,20 +210,23 @@ class Conductor:
 
     def _fresh_plan(self) -> tuple[optuna.Trial, Plan]:
         """Ask for a plan until one meets the constraints that can be known and was not tried before."""
-        for attempt in range(MAX_REFUSED):
+        repeats = 0
+        for attempt in range(MAX_REFUSED + MOST_REPEATS):
             proposed = self.propose(self.space, self._numbers) if attempt == 0 else None
             if proposed is not None and proposed.hash not in self._known:
                 self.study.enqueue_trial(self.space.encode(proposed), user_attrs={"plan": proposed.as_dict()})
             sampled = self._ask()
             plan = self.space.suggest(sampled)
             broken = self._broken(plan)
-            if broken is None and (plan.hash not in self._known or attempt >= 20):
+            if broken is None and (plan.hash not in self._known or repeats >= MOST_REPEATS):
                 self._known.add(plan.hash)
                 self._refused_in_a_row = 0
                 return sampled, plan
             self.study.tell(sampled, state=TrialState.FAIL)
             if broken is not None:
                 self._count_refusal(plan, broken)
+            else:
+                repeats += 1
         raise UserError(f"constraints: none of {MAX_REFUSED} plans in a row meets them; loosen one or widen the space")
 
     def _ask(self) -> optuna.Trial:
@@ -277,17 +293,19 @@ class Conductor:
             "plan": order.plan.hash,
             "student": order.plan.student.hash,
             "seed": order.seed,
-            **columns,
+            **{name: _finite(value) for name, value in columns.items()},
             **{f"p.{name}": value for name, value in running.sampled.params.items()},
         }
 
-    def _constrain(self, sampled: optuna.Trial, columns: Mapping[str, Any]) -> None:
-        """Tell Optuna how far each constraint is from being broken: feasible at or below 0."""
+    def _violations(self, columns: Mapping[str, Any]) -> dict[str, float]:
+        """Return for Optuna how far above its limit each constrained value is: at or below 0 it is met."""
+        above = {}
         for name, limit in self.constraints.items():
-            if name in columns:
-                above = float(columns[name]) - limit
+            value = _finite(columns.get(name))
+            if value is not None:
                 lower_bound = name == self.metric.name and self.metric.direction == "maximize"
-                sampled.set_constraint(name, -above if lower_bound else above)
+                above[name] = limit - value if lower_bound else value - limit
+        return above
 
     def _replay(self, frozen: FrozenTrial, row: Mapping[str, Any]) -> None:
         """Put an ended trial into the sampling study, and into the journal where that missed its end."""
@@ -296,7 +314,13 @@ class Conductor:
         if not frozen.state.is_finished():
             self.journal.end(frozen.number, state, values)
         self.study.add_trial(
-            create_trial(state=state, values=values, params=frozen.params, distributions=frozen.distributions)
+            create_trial(
+                state=state,
+                values=values,
+                params=frozen.params,
+                distributions=frozen.distributions,
+                constraints=self._violations(row) if state != TrialState.FAIL else None,
+            )
         )
 
     def _restore_rungs(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
@@ -308,16 +332,21 @@ class Conductor:
         for line in read_lines(file)[0] if file.exists() else []:
             self._rungs.add((line["trial"], int(line["rung"])))
             row = rows.get(line["trial"])
-            if row is None or row["state"] == "FAIL":
+            if row is None or row["state"] == "FAIL" or line["metric"] is None:
                 continue
             self.stopper.see(
                 line["trial"],
                 int(row["number"]),
                 int(line["rung"]),
                 metric=line["metric"],
-                error=row[f"{name}_se"],
+                error=row.get(f"{name}_se") or 0.0,
                 costs={o.name: row[o.name] for o in self.objectives if o.is_cost},
             )
         for trial, row in rows.items():
             if row["state"] == "COMPLETE":
                 self.stopper.ended(trial, float(row[name]))
+
+
+def _finite(value: Any) -> Any:
+    """Return ``value``, or None for a number that is not finite: JSON has none of those."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

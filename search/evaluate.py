@@ -10,7 +10,7 @@ from search.config import Config, Task
 from search.data import Split, load_data, load_split
 from search.kinds import KINDS
 from search.latency import meter_of
-from search.model_folder import FACTS, ModelFacts, read_facts
+from search.model_folder import FACTS, ModelFacts, read_facts, tokenizer_of
 from search.quiet import quiet
 from search.rebuild import config_of, find_teacher
 from search.tasks import TaskSpec
@@ -33,9 +33,9 @@ def evaluate_folder(folder: Path, data: Path | None = None) -> dict[str, Any]:
     facts = read_facts(folder)
     student = load(folder)
     config = config_of(facts.recipe, folder / FACTS)
-    spec = _spec(config.task, student.config)
-    split, rows, notes = _rows(config.task, facts, spec, data)
-    encoded = spec.encode(_tokenizer(folder), rows)
+    spec = spec_of(config.task, student.config)
+    split, rows, notes = rows_of(config.task, facts, spec, data)
+    encoded = spec.encode(tokenizer_of(folder, student), rows)
     logits = predict(student, encoded, autocast=False)
     values: dict[str, Any] = {
         **score_columns(spec.metric, spec.score(logits, encoded.labels)),
@@ -56,16 +56,14 @@ def evaluate_folder(folder: Path, data: Path | None = None) -> dict[str, Any]:
     return values | ({"note": "; ".join(notes)} if notes else {})
 
 
-def _spec(task: Task, config: Any) -> TaskSpec:
+def spec_of(task: Task, config: Any) -> TaskSpec:
     """Return the task with the labels that the model was trained on, in the order of its outputs."""
     names = {int(number): str(name) for number, name in (config.id2label or {}).items()}
     labels = () if task.kind == "regression" else tuple(names[number] for number in sorted(names))
     return TaskSpec(KINDS[task.kind], task.metric, labels, task.max_length)
 
 
-def _rows(
-    task: Task, facts: ModelFacts, spec: TaskSpec, data: Path | None
-) -> tuple[str, Split, list[str]]:
+def rows_of(task: Task, facts: ModelFacts, spec: TaskSpec, data: Path | None = None) -> tuple[str, Split, list[str]]:
     """Return the name of the split, its rows, and a note where they are not those that the recipe was made with."""
     if data is not None:
         return str(data), load_split(data, task, spec.labels), []
@@ -89,15 +87,6 @@ def _note(name: str, rows: Split, spec: TaskSpec, hashes: Mapping[str, str]) -> 
     if hashes.get(name, "") in ("", rows.content_hash(spec.labels)):
         return []
     return [f"the {name} data changed since the model was trained"]
-
-
-def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: the tokenizer cannot be loaded ({str(error).splitlines()[0]})") from error
 
 
 def _teacher(facts: ModelFacts, config: Config) -> tuple[Teacher | None, str]:

@@ -33,7 +33,7 @@ def train_final(recipe: Recipe, workspace: Workspace, draft: Path, progress: Pro
     from compressors.distill.trainer import distil
 
     plan, rows, state = recipe.plan, workspace.rows, draft / STATE_FILE
-    student = make_student(plan.student, workspace.teacher.folder, workspace.teacher.factors(rows.train))
+    student: Any = make_student(plan.student, workspace.teacher.folder, workspace.teacher.factors(rows.train))
     student.to(device_of(workspace.config.latency.device))
     columns = fixed_columns(plan, student, workspace.teacher, workspace.meter)
     data = rows.distilled(plan.distillation)

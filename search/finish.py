@@ -18,7 +18,7 @@ UNIFORM_BUDGETS = (0.5, 0.25, 0.1, 0.05)
 
 def uniform_baseline(work: WorkSpec, share: float) -> dict[str, Any]:
     """Train uniform low rank at ``share`` of the free groups as a trial would, and return its row."""
-    from search.sampling import nearest_distillation
+    from search.sampling import PROPOSED_OBJECTIVES, nearest_distillation
     from search.trial import run_trial
     from search.workspace import make_space
     from spaces.plan import Plan
@@ -27,7 +27,8 @@ def uniform_baseline(work: WorkSpec, share: float) -> dict[str, Any]:
     space = make_space(workspace.config, workspace.teacher.signature, workspace.curves)
     values: dict[str, Any] = {"budget": max(share, space.codec.least_bytes / space.codec.dense_bytes)}
     values |= {f"{unit}.method": "lowrank" for unit in space.codec.method_units}
-    plan = Plan(space.student(values, "uniform"), nearest_distillation(space.distillation or {}))
+    settings = nearest_distillation(space.distillation or {}, values["budget"], PROPOSED_OBJECTIVES)
+    plan = Plan(space.student(values, "uniform"), settings)
     with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
         outcome = run_trial(
             plan,

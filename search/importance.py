@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,12 +24,21 @@ def importance(trials: pd.DataFrame, metric: str) -> dict[str, float]:
     if len(done) < LEAST_TRIALS:
         return {}
     names = [c for c in done.columns if c.startswith("p.") and done[c].notna().mean() >= LEAST_SHARE]
+    coded = {name: _coded(done[name]) for name in names}
+    values = pd.concat(coded.values(), axis=1).to_numpy(float)
+    forest = RandomForestRegressor(200, random_state=0).fit(values, done[metric].to_numpy(float))
     shares: dict[str, float] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        coded = {n: pd.get_dummies(done[n]) if done[n].dtype == object or str(done[n].dtype).startswith("str") else done[[n]] for n in names}
-        table = pd.concat({n: t.fillna(t.median()) for n, t in coded.items()}, axis=1)
-        forest = RandomForestRegressor(200, random_state=0).fit(table.to_numpy(float), done[metric].to_numpy(float))
-    for (name, _), share in zip(table.columns, forest.feature_importances_, strict=True):
-        shares[name] = shares.get(name, 0.0) + float(share)
+    first = 0
+    for name, table in coded.items():
+        shares[name] = float(forest.feature_importances_[first : first + table.shape[1]].sum())
+        first += table.shape[1]
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def _coded(column: pd.Series) -> pd.DataFrame:
+    """Return a number as it is, its median where a trial has none, and a category as one column for each."""
+    import pandas as pd
+
+    if pd.api.types.is_numeric_dtype(column):
+        return column.fillna(column.median()).to_frame()
+    return pd.get_dummies(column)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ class Journal:
     """The study on disk, which `optuna-dashboard` opens: one added RUNNING trial and one tell per trial (DESIGN 6)."""
 
     def __init__(self, file: Path, objectives: Sequence[Objective]) -> None:
-        _drop_torn_tail(file)
+        _mend(file)
         storage = JournalStorage(JournalFileBackend(str(file)))
         self.study = optuna.create_study(
             study_name=STUDY,
@@ -63,16 +64,22 @@ class Journal:
         self.study.tell(number, values, state=state, skip_if_finished=True)
 
 
-def _drop_torn_tail(file: Path) -> None:
-    """Cut off a last line that a crash left unfinished: Optuna refuses to read a journal with one."""
+def _mend(file: Path) -> None:
+    """Undo what a crash left: a last line without its end, which Optuna refuses to read, and Optuna's lock.
+
+    Only the driver writes the journal, and the run folder has one driver, so that a lock found here is nobody's.
+    """
+    file.with_name(f"{file.name}.lock").unlink(missing_ok=True)
     if not file.exists():
         return
-    text = file.read_bytes()
-    end = text.rfind(b"\n") + 1
-    tail = text[end:]
-    if tail:
+    tail = file.read_bytes().rpartition(b"\n")[2]
+    if not tail:
+        return
+    with file.open("r+b") as stream:
         try:
             json.loads(tail)
         except ValueError:
-            with file.open("r+b") as stream:
-                stream.truncate(end)
+            stream.truncate(file.stat().st_size - len(tail))
+        else:
+            stream.seek(0, os.SEEK_END)
+            stream.write(b"\n")

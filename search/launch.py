@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
+import shutil
 import time
-from contextlib import contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +12,9 @@ import yaml
 from rich.console import Console
 
 from analysis.front import Reference, hypervolume, make_reference
+from search.cluster import max_concurrent, ray_session, remote_calls, remote_facts
 from search.config import Config, config_from, same_run_or_difference
+from search.importance import importance
 from search.live import Screen, Steps
 from search.paths import cache_folder
 from search.store import RunStore, now
@@ -66,27 +66,6 @@ def refuse_other_run(folder: Path, config: Config) -> None:
         raise UserError(f"run.dir: {folder} holds a run of another config: {different[0]}{more}; choose another folder")
 
 
-@contextmanager
-def ray_session(config: Config, address: str | None) -> Iterator[None]:
-    """Connect to a Ray cluster, or start Ray here and end it afterwards."""
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Ray Tune's own progress boxes
-    import ray
-
-    variables = {"TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "passive"}
-    options: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
-    try:
-        ray.init(logging_level="ERROR", log_to_driver=False, runtime_env={"env_vars": variables}, **options)
-    except ConnectionError as error:
-        raise UserError(f"--address: no Ray cluster answers at {address!r} ({str(error).splitlines()[0]})") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
 def _search(config: Config, store: RunStore, objectives: list[Objective], console: Console) -> None:
     info = _prepared(config, store, objectives, console)
     conductor = make_conductor(config, store, objectives, info)
@@ -99,7 +78,8 @@ def _search(config: Config, store: RunStore, objectives: list[Objective], consol
     try:
         _run(config, conductor, work, console)
         if conductor.done:
-            _finish(config, store, info, work, console)
+            with Steps(console) as steps:
+                _finish(config, store, info, work, steps)
             state = "FINISHED"
     finally:
         _write_state(store, info, state, conductor)
@@ -125,27 +105,10 @@ def _run(config: Config, conductor: Conductor, work: WorkSpec, console: Console)
 def conductor_summary(conductor: Conductor) -> str:
     """Return one line on how the trials ended."""
     states = [row["state"] for row in conductor.store.rows]
-    parts = [f"{states.count(s)} {word}" for s, word in (("COMPLETE", "complete"), ("STOPPED", "stopped early"), ("FAIL", "failed"))]
+    words = {"COMPLETE": "complete", "STOPPED": "stopped early", "FAIL": "failed"}
+    parts = [f"{states.count(state)} {word}" for state, word in words.items()]
     refused = f", {conductor.refused} plans refused by the constraints" if conductor.refused else ""
     return f"{len(states)} trials: {', '.join(parts)}{refused}; {len(conductor.store.front())} on the front"
-
-
-def max_concurrent(config: Config) -> int:
-    """Return how many trials run at once: as many as the cluster's cores and GPUs hold."""
-    import ray
-
-    if config.search.max_concurrent != "auto":
-        return int(config.search.max_concurrent)
-    there = ray.cluster_resources()
-    places = [there.get("CPU", 1) / config.resources.cpu]
-    if config.resources.gpu:
-        places.append(there.get("GPU", 0) / config.resources.gpu)
-    if min(places) < 1:
-        raise UserError(
-            f"resources: a trial asks for {config.resources.cpu:g} CPU and {config.resources.gpu:g} GPU; "
-            f"there are {there.get('CPU', 0):g} CPU and {there.get('GPU', 0):g} GPU"
-        )
-    return math.floor(min(places))
 
 
 def make_conductor(config: Config, store: RunStore, objectives: list[Objective], info: dict[str, Any]) -> Conductor:
@@ -173,6 +136,7 @@ def make_conductor(config: Config, store: RunStore, objectives: list[Objective],
         config.search.seed,
         config.latency.sequence_length,
         config.constraints,
+        max_steps=config.fidelity.max_steps,
         **options,
     )
 
@@ -198,9 +162,11 @@ def _prepared(config: Config, store: RunStore, objectives: list[Objective], cons
             raise UserError(f"{store.folder / 'teacher'}: the teacher was changed since the run began")
         store.text("config.yaml", config.to_yaml())
         return info
-    facts = _remote_facts(_work(config, None), console)
+    with Steps(console) as steps:
+        facts = remote_facts(_work(config, None), steps)
     from search.teacher import link_folder
 
+    shutil.rmtree(store.folder / "teacher", ignore_errors=True)  # of a start that ended before the run began
     link_folder(Path(facts["teacher_folder"]), store.folder / "teacher")
     store.text("signature.json", facts["signature"])
     Curves(facts["curves"]).save(store.folder / "curves.npz")
@@ -236,61 +202,25 @@ def _run_info(config: Config, objectives: list[Objective], facts: dict[str, Any]
     }
 
 
-def _remote_facts(work: WorkSpec, console: Console) -> dict[str, Any]:
-    """Run the preparation as a Ray task on all cores of a node, following its progress."""
-    import ray
-
-    from search.prepare import prepare_steps
-
-    cores = int(max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]))
-    task = ray.remote(num_cpus=cores, max_calls=1, num_returns="streaming")(prepare_steps)
-    with Steps(console) as steps:
-        for reference in task.remote(work, cores):
-            event = ray.get(reference)
-            if "progress" in event:
-                steps(*event["progress"])
-            elif "user_error" in event:
-                raise UserError(event["user_error"])
-            else:
-                facts: dict[str, Any] = event["facts"]
-    return facts
-
-
-def _finish(config: Config, store: RunStore, info: dict[str, Any], work: WorkSpec, console: Console) -> None:
-    """Train the baselines, and measure the front again in one sitting; both once per run."""
+def _finish(config: Config, store: RunStore, info: dict[str, Any], work: WorkSpec, steps: Steps) -> None:
+    """Train the baselines, and measure the front again in one sitting with nothing else running; once per run."""
     import pandas as pd
-    import ray
 
     from search.finish import UNIFORM_BUDGETS, final_sitting, teacher_baselines, uniform_baseline
 
-    place = {"num_cpus": config.resources.cpu, "num_gpus": config.resources.gpu}
     if not (store.folder / "baselines.parquet").exists():
-        with Steps(console) as steps:
-            steps("training the uniform baselines", 0, len(UNIFORM_BUDGETS))
-            task = ray.remote(**place)(uniform_baseline)
-            waiting = [task.remote(work, share) for share in UNIFORM_BUDGETS]
-            rows = []
-            for done, reference in enumerate(waiting):
-                rows.append(ray.get(reference))
-                steps("training the uniform baselines", done + 1, len(UNIFORM_BUDGETS))
-            rows = [*ray.get(ray.remote(**place)(teacher_baselines).remote(work, info["teacher"])), *rows]
-        store.parquet("baselines.parquet", pd.DataFrame(rows))
+        shares = [(work, share) for share in UNIFORM_BUDGETS]
+        uniform = remote_calls(config, uniform_baseline, shares, steps, "training the uniform baselines")
+        teachers = remote_calls(config, teacher_baselines, [(work, info["teacher"])], steps, "measuring the teacher")
+        store.parquet("baselines.parquet", pd.DataFrame([*teachers[0], *uniform]))
     front = store.front()
-    folders = {t: str(store.folder / "checkpoints" / t) for t in front["trial"]} if len(front) else {}
-    if folders:
-        console.print("measuring the front in one sitting", highlight=False)
-        sitting = ray.get(ray.remote(**place)(final_sitting).remote(work, folders))
+    if len(front):
+        folders = {t: str(store.folder / "checkpoints" / t) for t in front["trial"]}
+        (sitting,) = remote_calls(config, final_sitting, [(work, folders)], steps, "measuring the front in one sitting")
+        info["teacher"] |= sitting["teacher"]
         measured = pd.DataFrame([{"trial": t, **sitting[t]} for t in folders])
-        info["teacher"] |= {k: v for k, v in sitting["teacher"].items()}
         store.parquet("front.parquet", front.merge(measured, on="trial", how="left"))
-    store.json("importance.json", _importance(store, info["metric"]))
-
-
-def _importance(store: RunStore, metric: str) -> dict[str, float]:
-    """Return how far each coordinate moves the metric, as Optuna sees it; empty for too few trials."""
-    from search.importance import importance
-
-    return importance(store.trials(), metric)
+    store.json("importance.json", importance(store.trials(), info["metric"]))
 
 
 def _write_state(store: RunStore, info: dict[str, Any], state: str, conductor: Conductor) -> None:

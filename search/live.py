@@ -53,7 +53,7 @@ class Steps:
                 self._tasks[what] = self._bar.add_task(what, total=total)
             self._bar.update(self._tasks[what], completed=done, total=total)
             return
-        tenth = 10 * done // max(total, 1)
+        tenth = 10 * done // max(total, 1) if total > 1 else 0
         if tenth != self._tenths.get(what):
             self._tenths[what] = tenth
             self.console.print(f"{what}: {done}/{total}" if total > 1 else what, highlight=False)

@@ -29,7 +29,9 @@ class FolderLock:
             stream.seek(0)
             owner = stream.read().strip() or "another process"
             stream.close()
-            raise UserError(f"run.dir: {self.file.parent} is in use by {owner}; wait for it or choose another") from None
+            raise UserError(
+                f"run.dir: {self.file.parent} is in use by {owner}; wait for it or choose another"
+            ) from None
         stream.truncate(0)
         stream.write(json.dumps({"host": platform.node(), "pid": os.getpid()}))
         stream.flush()

@@ -72,6 +72,17 @@ def put_in_place(draft: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def tokenizer_of(folder: Path, student: Any) -> Any:
+    """Return the tokenizer in a model folder; no code from the folder is run."""
+    from transformers import AutoTokenizer
+
+    base = student.config.base_config()  # with the teacher's kind of model the class is found without trust
+    try:
+        return AutoTokenizer.from_pretrained(folder, config=base, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: the tokenizer cannot be loaded ({str(error).splitlines()[0]})") from error
+
+
 def license_of(folder: Path) -> str | None:
     """Return the licence that the model card in ``folder`` names, where there is one."""
     try:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from search.config import Config
+from search.prepare import versions
 from search.progress import progress_bar
 from search.quiet import quiet
 from search.sampling import nearest_distillation
@@ -22,8 +21,6 @@ from spaces.space import Space
 ENCODER_ONLY = ("embedding", "pooler")
 """What ``--keep`` leaves dense and does not count."""
 
-DISTRIBUTIONS = ("paredown", "torch", "transformers", "numpy", "optuna", "ray")
-
 
 def make_plan(
     config: Config, *, keep: float | None, size_mb: float | None, method: str, allocator: Allocator, init: str
@@ -32,8 +29,8 @@ def make_plan(
 
     Either ``keep`` (stored / dense weights of the encoder's groups) or ``size_mb`` (the whole file, in 10^6 bytes;
     there ``space.exclude`` says what stays dense) is the budget; it is met from below. Distillation takes the config's
-    fixed values, and of ranges and choices what lies nearest to the defaults. The teacher is made if it is missing.
-    Raises UserError when the budget is below what the method reaches.
+    fixed values, and of ranges and choices what lies nearest to what does well at this budget. The teacher is made if
+    it is missing. Raises UserError when the budget is below what the method reaches.
     """
     quiet()
     with progress_bar() as progress:
@@ -52,7 +49,8 @@ def make_plan(
     asked = {"keep": keep} if keep is not None else {"size_mb": size_mb}
     made_by = {"command": "paredown plan", **asked, "method": method, "allocator": allocator, "init": init}
     section = config.space.distillation
-    distillation = nearest_distillation({name: getattr(section, name) for name in type(section).model_fields})
+    domains = {name: getattr(section, name) for name in type(section).model_fields}
+    distillation = nearest_distillation(domains, space.codec.stored(student) / space.codec.dense_bytes)
     return recipe_for(workspace, Plan(student, distillation), made_by)
 
 
@@ -69,7 +67,11 @@ def recipe_for(workspace: Workspace, plan: Plan, made_by: dict[str, Any]) -> Rec
         },
         task={**config.task.model_dump(mode="json"), "hashes": dict(workspace.data.hashes)},
         plan=plan,
-        trial={**config.fidelity.model_dump(mode="json"), "seed": config.search.seed},
+        trial={
+            **config.fidelity.model_dump(mode="json"),
+            "seed": config.search.seed,
+            "threads": threads_of(config),
+        },
         final=config.final.model_dump(mode="json"),
         latency=config.latency.model_dump(mode="json"),
         expected={"size_mb": price.size_mb, "params": price.params, "flops": price.flops},
@@ -78,15 +80,9 @@ def recipe_for(workspace: Workspace, plan: Plan, made_by: dict[str, Any]) -> Rec
     )
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that results depend on."""
-    found = {"python": platform.python_version()}
-    for name in DISTRIBUTIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # one that this command does not need
-            continue
-    return found
+def threads_of(config: Config) -> int:
+    """Return the threads that a trial computes on."""
+    return max(1, int(config.resources.cpu))
 
 
 def _kept(space: Space, keep: float, allocator: Allocator, init: str) -> Student:

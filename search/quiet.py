@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-_VARIABLES = {
+VARIABLES = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
@@ -24,7 +24,7 @@ def quiet() -> None:
     Called at the start of a command and of a worker. What the user has set in the environment stays in force; nothing
     is imported.
     """
-    for name, value in _VARIABLES.items():
+    for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
     for library in ("transformers", "datasets"):
         module = sys.modules.get(library)

@@ -21,6 +21,14 @@ from spaces.recipe import Recipe
 OVERRIDABLE = ("teacher", "task", "plan.distillation", "trial", "final", "latency")
 """Sections of a recipe that ``key=value`` may reach; choices are changed in the file."""
 
+CONFIG_KEYS = {
+    "fidelity.": "trial.",
+    "search.seed": "trial.seed",
+    "resources.cpu": "trial.threads",
+    "teacher.model": "teacher.path",
+}
+"""How a recipe calls keys of the config, for error messages."""
+
 
 def read_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Return the recipe in ``file`` with ``final.num_train_epochs=1`` and the like; raises UserError.
@@ -37,7 +45,7 @@ def read_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
 def config_of(recipe: Recipe, file: Path) -> Config:
     """Return the config that a recipe stands for; paths are relative to the recipe's ``file``."""
     trial = dict(recipe.trial)
-    seed = trial.pop("seed", 0)
+    seed, threads = trial.pop("seed", 0), trial.pop("threads", 1)
     values = {
         "teacher": {
             "model": str(recipe.teacher.get("path", "")),
@@ -46,14 +54,17 @@ def config_of(recipe: Recipe, file: Path) -> Config:
         "task": {key: value for key, value in recipe.task.items() if key != "hashes"},
         "search": {"seed": seed},
         "fidelity": trial,
+        "resources": {"cpu": threads},
         "final": dict(recipe.final),
         "latency": dict(recipe.latency),
     }
     try:
         return config_from(values, base=file.absolute().parent, name=str(file))
-    except UserError as error:  # in the recipe's words
-        text = str(error).replace(": fidelity.", ": trial.").replace(": search.seed", ": trial.seed")
-        raise UserError(text.replace(": teacher.model", ": teacher.path")) from None
+    except UserError as error:
+        text = str(error)
+        for key, said in CONFIG_KEYS.items():
+            text = text.replace(f": {key}", f": {said}")
+        raise UserError(text) from None
 
 
 def open_recipe(recipe: Recipe, file: Path) -> Workspace:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 PROPOSED = 3
 """With ``auto``, two trials of every three are the allocator's; the third is the sampler's own."""
+
+PROPOSED_OBJECTIVES = ("logits+hidden+attention", "logits+hidden", "logits")
+"""By accuracy after a short training at any size (MiniLM-L6, TREC-6: at 0.05 of the encoder 88.3 % against 87.0)."""
 
 BASE_METHODS = ("lowrank", "lowrank+sparse", "sparse", "pruned-lowrank", "kronecker")
 """What a proposal uses, the first that the space offers: by accuracy at equal bytes on real weights."""
@@ -52,7 +55,8 @@ def propose(space: Space, number: int) -> Plan | None:
     values: dict[str, Any] = {"budget": low * (high / low) ** share}
     method = next((m for m in BASE_METHODS if m in space.methods), space.codec.default_method)
     values |= {f"{unit}.method": method for unit in space.codec.method_units}
-    return Plan(space.student(values), nearest_distillation(space.distillation or {}))
+    settings = nearest_distillation(space.distillation or {}, values["budget"], PROPOSED_OBJECTIVES)
+    return Plan(space.student(values), settings)
 
 
 def van_der_corput(n: int) -> float:
@@ -65,14 +69,30 @@ def van_der_corput(n: int) -> float:
     return value
 
 
-def nearest_distillation(domains: Mapping[str, Domain]) -> Distillation:
-    """Return the default settings, each moved to the nearest value that its domain allows."""
-    settings = asdict(Distillation())
+def nearest_distillation(
+    domains: Mapping[str, Domain], kept: float, objectives: Sequence[str] = ("logits",)
+) -> Distillation:
+    """Return good settings for a student that keeps ``kept`` of its weights, moved to the nearest allowed values.
+
+    ``objectives`` are tried in order; the first that is allowed is taken.
+    """
+    settings = asdict(Distillation(learning_rate=good_learning_rate(kept)))
     for f in fields(Distillation):
         domain = domains.get(f.name)
-        if domain is not None:
+        if f.name == "objective" and isinstance(domain, Choices):
+            settings[f.name] = next((o for o in objectives if o in domain.values), domain.values[0])
+        elif domain is not None:
             settings[f.name] = _nearest(domain, settings[f.name])
     return Distillation(**settings)
+
+
+def good_learning_rate(kept: float) -> float:
+    """Return 1e-4 at 0.35 of the weights and more the less is kept, at most 2.5e-4.
+
+    Measured with low rank on TREC-6, 120 steps of logit distillation: at 0.35 1e-4 gives 93.9 % and 2e-4 92.4 %; at
+    0.05 1e-4 gives 86.3, 2e-4 87.0 and 4e-4 86.2 %.
+    """
+    return min(max(1e-4 * (0.35 / max(kept, 1e-6)) ** 0.6, 5e-5), 2.5e-4)
 
 
 def _nearest(domain: Domain, value: Any) -> Any:

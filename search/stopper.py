@@ -35,7 +35,7 @@ class FrontStopper:
 
     The margin is the 90 % quantile of how much gaps between ended trials closed from that rung to the end (3 points
     until 8 trials ended) plus 1.64 paired standard errors. A larger trial never stops a smaller one, and the first
-    ``grace`` trials run to the end.
+    ``grace`` trials run to the end. One stop in ten is ignored, and that trial is left alone from then on.
     """
 
     def __init__(self, objectives: Sequence[Objective], *, enabled: bool = True, grace: int = 4) -> None:
@@ -45,6 +45,7 @@ class FrontStopper:
         self.enabled, self.grace = enabled, grace
         self.histories: dict[str, History] = {}
         self.stops = 0
+        self.spared: set[str] = set()
 
     def see(
         self,
@@ -70,7 +71,9 @@ class FrontStopper:
 
     def rival(self, trial: str, rung: int) -> str | None:
         """Return the trial for which ``trial`` should stop at ``rung``, or None when it should go on."""
-        mine = self.histories[trial]
+        mine = self.histories.get(trial)
+        if mine is None or rung not in mine.metric or trial in self.spared:
+            return None
         if not self.enabled or rung == 0 or mine.number < self.grace:
             return None
         closing = self.closing(rung)
@@ -80,11 +83,14 @@ class FrontStopper:
             lead = other.metric[rung] - mine.metric[rung]
             if lead > closing + STANDARD_ERRORS * paired_error(other, mine, rung):
                 self.stops += 1
-                return None if self.stops % SPARED == 0 else name
+                if self.stops % SPARED == 0:
+                    self.spared.add(trial)
+                    return None
+                return name
         return None
 
     def closing(self, rung: int) -> float:
-        """Return the 90 % quantile of how much of a lead at ``rung`` was lost by the end, over pairs of ended trials."""
+        """Return the 90 % quantile of how much of a lead at ``rung`` was lost by the end, over ended pairs."""
         ended = [h for h in self.histories.values() if h.final is not None and rung in h.metric]
         if len(ended) < ENOUGH_ENDED:
             return PRIOR_GAP

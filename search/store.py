@@ -41,17 +41,18 @@ class RunStore:
             raise UserError(f"run.dir: {folder} cannot be written ({error.strerror})") from error
 
     def restore(self) -> list[dict[str, Any]]:
-        """Read the ended trials of an earlier start, dropping a last line that a crash tore, and return them."""
+        """Read the ended trials of an earlier start and return them; last lines that a crash tore are dropped."""
+        for name in ("rungs.jsonl", "log.jsonl", "trials.jsonl"):
+            _drop_torn_line(self.folder / name)
         file = self.folder / "trials.jsonl"
-        whole = []
-        if file.exists():
-            text = file.read_bytes()
-            end = text.rfind(b"\n") + 1
-            whole = [json.loads(line) for line in text[:end].splitlines() if line.strip()]
-            if end < len(text):
-                with file.open("r+b") as stream:
-                    stream.truncate(end)
-        self.rows = list({row["trial"]: row for row in whole}.values())
+        lines = file.read_bytes().splitlines() if file.exists() else []
+        try:
+            whole = [json.loads(line) for line in lines if line.strip()]
+            self.rows = list({row["trial"]: row for row in whole}.values())
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{file}: a line is no trial ({error}); put the file back as the search wrote it"
+            ) from error
         return self.rows
 
     def ended(self, row: Mapping[str, Any]) -> None:
@@ -100,8 +101,7 @@ class RunStore:
             return
         self._written_at = time.monotonic()
         self.parquet("trials.parquet", self.trials())
-        if not (self.folder / "front.parquet").exists() or self.running or not force:
-            self.parquet("front.parquet", self.front())
+        self.parquet("front.parquet", self.front())
 
     def trials(self) -> pd.DataFrame:
         """Return all rows, RUNNING ones last."""
@@ -152,6 +152,15 @@ class RunStore:
 def now() -> str:
     """Return the time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _drop_torn_line(file: Path) -> None:
+    """Cut off what follows the last line end: the next line would be glued to it."""
+    if file.exists():
+        whole = file.read_bytes().rfind(b"\n") + 1
+        if whole < file.stat().st_size:
+            with file.open("r+b") as stream:
+                stream.truncate(whole)
 
 
 def _link(source: str, target: str) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,7 +77,8 @@ class Teacher:
         rows = data.take(range(min(len(data), CALIBRATION_ROWS)))
         file = self.cache / "calibrations" / f"{self.hash}-{rows.hash}.safetensors"
         if file.exists():
-            return Calibration.load(file)
+            with suppress(UserError):  # of another version, or damaged: the cache is made again
+                return Calibration.load(file)
         batches = (collate(rows, indices).inputs for indices in order(rows, CALIBRATION_BATCH, 0, 0))
         calibration = calibrate(self.model, batches, seed=0)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -104,18 +106,26 @@ def make_teacher(
 ) -> Teacher:
     """Return the teacher that a config asks for, fine-tuned once and kept in the cache.
 
-    ``train`` encodes the training rows, whose content is ``data_hash``, with the tokenizer that it is given. Without ``finetune`` the model must
-    have a head for the task's labels; raises UserError where it does not.
+    ``train`` encodes the training rows, whose content is ``data_hash``, with the tokenizer that it is given. Without
+    ``finetune`` the model must have a head for the task's labels; raises UserError where it does not.
     """
     source = resolve(config.model)
     if config.finetune is None:
         folder = _standard_copy(source, config, spec, cache)
     else:
-        key = short_hash([_source_hash(source), config.finetune.model_dump(), _spec_dict(spec), data_hash, seed])
-        folder = cache / "teachers" / key
+        folder = finetuned_folder(config, spec, source, seed=seed, cache=cache, data_hash=data_hash)
         if not (folder / "model.safetensors").exists():
             _finetune(source, folder, config, spec, train, seed, progress)
     return Teacher(folder, folder_hash(folder), spec.kind.auto_class, cache, config.trust_remote_code)
+
+
+def finetuned_folder(
+    config: TeacherConfig, spec: TaskSpec, source: str, *, seed: int, cache: Path, data_hash: str
+) -> Path:
+    """Return where the teacher fine-tuned from ``source`` is kept; it exists once that was done."""
+    assert config.finetune is not None, "the caller asked for fine-tuning"
+    key = [_source_hash(source), config.finetune.model_dump(), _spec_dict(spec), data_hash, seed]
+    return cache / "teachers" / short_hash(key)
 
 
 def folder_hash(folder: Path) -> str:
@@ -215,9 +225,7 @@ def _check_head(name: str, model: Any, report: dict[str, Any], spec: TaskSpec) -
             "give a fine-tuned model or add teacher.finetune"
         )
     if model.config.num_labels != spec.num_labels:
-        raise UserError(
-            f"teacher.model: {name!r} has {model.config.num_labels} labels and the data {spec.num_labels}"
-        )
+        raise UserError(f"teacher.model: {name!r} has {model.config.num_labels} labels and the data {spec.num_labels}")
 
 
 def _save(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -58,9 +58,7 @@ class TrainResult:
         return metric_value(self.metric, value) + (f" ± {se:.3f}" if se is not None else "")
 
 
-def train_recipe(
-    recipe: Path, out: Path, *, as_trial: bool = False, overrides: Sequence[str] = ()
-) -> TrainResult:
+def train_recipe(recipe: Path, out: Path, *, as_trial: bool = False, overrides: Sequence[str] = ()) -> TrainResult:
     """Train the student of ``recipe`` (with ``key=value`` overrides) and write the model folder ``out``.
 
     On the final budget, or with ``as_trial`` as the search trained it, with the same seed. A training that was
@@ -96,7 +94,7 @@ def _as_trial(recipe: Recipe, workspace: Workspace, draft: Path, progress: Progr
         progress("training as the trial", rung.step, budget.max_steps)
         return False
 
-    with torch_threads(workspace.config.latency.threads):
+    with torch_threads(max(1, int(workspace.config.resources.cpu))):
         outcome = run_trial(
             recipe.plan,
             workspace.teacher,

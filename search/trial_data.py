@@ -53,9 +53,7 @@ class TrialData:
         types = None
         if self.train.token_type_ids is not None and more.token_type_ids is not None:
             types = self.train.token_type_ids + more.token_type_ids
-        return replace(
-            self.train, input_ids=self.train.input_ids + more.input_ids, token_type_ids=types, labels=None
-        )
+        return replace(self.train, input_ids=self.train.input_ids + more.input_ids, token_type_ids=types, labels=None)
 
     def distilled(self, settings: Distillation) -> Encoded:
         """Return the rows that a student learns from: with transfer text where no label is asked for."""

@@ -42,9 +42,7 @@ def run_trials(conductor: Conductor, work: WorkSpec, pool: Pool, watch: Callable
     """
     storage = conductor.store.folder / "ray"
     searcher = ConductedSearcher(conductor, pool)
-    trainable = tune.with_resources(
-        tune.with_parameters(train_trial, work=work), {"cpu": pool.cpu, "gpu": pool.gpu}
-    )
+    trainable = tune.with_resources(tune.with_parameters(train_trial, work=work), {"cpu": pool.cpu, "gpu": pool.gpu})
     tuner = tune.Tuner(
         trainable,
         tune_config=TuneConfig(
@@ -77,7 +75,7 @@ class _Conducted:
         """Nothing was kept."""
 
 
-class ConductedSearcher(_Conducted, Searcher):  # type: ignore[misc]
+class ConductedSearcher(_Conducted, Searcher):
     """Asks the conductor for trials and tells it how they end; ``ids`` maps Ray's names to ours."""
 
     def __init__(self, conductor: Conductor, pool: Pool) -> None:
@@ -85,14 +83,15 @@ class ConductedSearcher(_Conducted, Searcher):  # type: ignore[misc]
         self.conductor, self.pool = conductor, pool
         self.ids: dict[str, str] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[Any, Any] | None:
         """Return the next trial's config, or that there is none."""
         late = self.pool.deadline is not None and time.time() > self.pool.deadline
         order = None if late else self.conductor.next()
         if order is None:
             if not late and self.conductor.running:
                 return None  # a trial that is refused for its latency frees a place
-            return str(Searcher.FINISHED)
+            finished: Any = Searcher.FINISHED  # a word in place of a config, in Ray's own typing too
+            return finished  # type: ignore[no-any-return]
         self.ids[trial_id] = order.trial
         start = str(order.start) if order.start is not None else None
         return {"trial": order.trial, "plan": order.plan.to_json(), "seed": order.seed, "start": start}
@@ -113,7 +112,7 @@ class ConductedSearcher(_Conducted, Searcher):  # type: ignore[misc]
             self.conductor.refuse(trial, told["refused"])
         elif told.get("failed"):
             self.conductor.fail(trial, told["failed"])
-        elif told.get("done"):
+        elif told.get("complete"):  # not `done`, which Ray sets on what it stops too
             self.conductor.finish(trial, "COMPLETE", _unpacked(told["columns"]))
         elif running.stopped_for is not None and running.last is not None:
             self.conductor.finish(trial, "STOPPED", running.last.columns)
@@ -128,7 +127,7 @@ class ConductedSearcher(_Conducted, Searcher):  # type: ignore[misc]
         """Never called: Ray's restore is not used."""
 
 
-class ConductedScheduler(_Conducted, FIFOScheduler):  # type: ignore[misc]
+class ConductedScheduler(_Conducted, FIFOScheduler):
     """Stops a trial at a rung when the conductor says so."""
 
     def __init__(self, conductor: Conductor, searcher: ConductedSearcher) -> None:
@@ -144,7 +143,7 @@ class ConductedScheduler(_Conducted, FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
 
-class ConductedCallback(_Conducted, Callback):  # type: ignore[misc]
+class ConductedCallback(_Conducted, Callback):
     """Keeps checkpoints in the run folder and lets the screen follow."""
 
     def __init__(self, conductor: Conductor, searcher: ConductedSearcher, watch: Callable[[], None]) -> None:

@@ -67,7 +67,7 @@ def train_trial(config: dict[str, Any], work: WorkSpec) -> None:
     try:
         outcome = _train(config, work, folder)
         columns = json.dumps(outcome.columns)
-        tune.report({"done": True, "columns": columns}, checkpoint=tune.Checkpoint.from_directory(folder / "model"))
+        tune.report({"complete": True, "columns": columns}, checkpoint=tune.Checkpoint.from_directory(folder / "model"))
     except ConstraintBroken as broken:
         tune.report({"refused": str(broken)})
     except Exception as error:  # the trial's own failure: told with its reason, and never the run's end

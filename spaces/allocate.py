@@ -17,6 +17,9 @@ from spaces.signature import Module
 Allocator = Literal["marginal", "uniform"]
 ALLOCATORS: tuple[Allocator, ...] = ("marginal", "uniform")
 
+MAX_TILT = 2.0
+"""A unit's tilt lies within plus and minus this: log2 of its share against the allocator's."""
+
 
 @dataclass(frozen=True, eq=False)
 class Item:
@@ -83,6 +86,13 @@ def shares(items: Sequence[Item], budget: float, allocator: Allocator) -> Floats
     return np.minimum(result, dense)
 
 
+def tilted(items: Sequence[Item], wanted: Floats, tilts: Floats, budget: float) -> Floats:
+    """Return the shares ``wanted`` times 2 ** ``tilts``, scaled to ``budget`` between least and dense."""
+    least = np.array([i.least for i in items], np.float64)
+    dense = np.array([i.dense for i in items], np.float64)
+    return scaled(wanted * 2.0**tilts, least, dense, max(budget, float(least.sum())))
+
+
 def scaled(weights: Floats, least: Floats, most: Floats, budget: float) -> Floats:
     """Return clip(weights x c, least, most) for the one factor c at which the sum is ``budget``, from below."""
     low, high = 1e-12, 1e12
@@ -99,7 +109,8 @@ def scaled(weights: Floats, least: Floats, most: Floats, budget: float) -> Float
 def rungs(items: Sequence[Item], wanted: Floats, budget: float, allocator: Allocator) -> list[int]:
     """Return the rung of each item's ladder: the largest within its share, left-over bytes to the most valuable.
 
-    A left-over lifts a matrix by one rung at most, so that shares, and with them tilts, keep their meaning. The bytes of all never exceed ``budget`` where the cheapest choices of all do not.
+    A left-over lifts a matrix by one rung at most, so that shares, and with them tilts, keep their meaning. The bytes
+    of all never exceed ``budget`` where the cheapest choices of all do not.
     """
     chosen = [
         len(i.ladder.nbytes) if w * (1 + 1e-9) >= i.dense else max(i.ladder.fit(w), 0)

@@ -50,5 +50,6 @@ def objective(name: str) -> Objective:
         return Objective(name, METRICS[name])
     if name.split(".")[0] not in COSTS:
         allowed = [*METRICS, *COSTS]
-        raise UserError(f"objectives: {name!r} is not known{did_you_mean(name, allowed)}; allowed: {', '.join(allowed)}")
+        close = did_you_mean(name, allowed)
+        raise UserError(f"objectives: {name!r} is not known{close}; allowed: {', '.join(allowed)}")
     return Objective(name, "minimize", LATENCY_TOLERANCE if name.startswith("latency_ms") else 0.0)

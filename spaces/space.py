@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from spaces import methods
 from spaces.allocate import Allocator
 from spaces.coordinates import MAX_TILT, Codec, Values, offered_patterns
-from spaces.cost import file_tensors
+from spaces.cost import PREFIX, file_tensors
 from spaces.curves import Curves
-from spaces.domains import Choices, Domain, Fixed
+from spaces.domains import Choices, Domain, Fixed, Range
 from spaces.errors import UserError
 from spaces.groups import Granularity, find_groups, free_groups
+from spaces.methods.base import Knobs, ladder
 from spaces.plan import Distillation, Plan, Student
 from spaces.signature import Signature
 from spaces.tensors import BYTES, FLOAT_DTYPES, file_bytes
@@ -22,11 +23,15 @@ from spaces.tensors import BYTES, FLOAT_DTYPES, file_bytes
 if TYPE_CHECKING:
     import optuna
 
-HEADER_SLACK = 16_384
-"""Bytes kept free under a size limit for the longer headers of factored matrices."""
+ENTRY_BYTES = 64
+"""A tensor's entry in the file's header, without its name, shape and offsets."""
 
 LEAST_BUDGET = 0.02
-"""Where the methods could go lower, budgets still start here: a fiftieth of the weights is below any use we measured."""
+"""Budgets start here even where the methods could go lower: a fiftieth of the weights is below any use that we saw."""
+
+
+SPLITS = (0.05, 0.95)
+"""The range of ``<unit>.split``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +74,21 @@ class Space:
         return dense - self.codec.dense_bytes
 
     @cached_property
+    def header_slack(self) -> int:
+        """Bytes kept free under a size limit for the header, which factored matrices make longer: never too few."""
+        digits = len(str(self.fixed_bytes + self.codec.dense_bytes))
+        longest = 0
+        for module, _ in self.codec.places:
+            entries = [0]
+            for name in self.methods:
+                offered = ladder(methods.get(name), module.shape, Knobs(), self.codec.itemsize).choices[-1:]
+                parts = [part for choice in offered for part in methods.get(name).stored(module.shape, choice)]
+                names = len(parts) * (len(PREFIX + module.path) + ENTRY_BYTES + 2 * digits)
+                entries.append(names + sum(len(part.name) + digits * len(part.shape) for part in parts))
+            longest += max(entries)
+        return longest
+
+    @cached_property
     def bounds(self) -> tuple[float, float]:
         """The lowest and highest ``budget``: from what is reachable to the size limit.
 
@@ -79,11 +99,11 @@ class Space:
         if self.budget is not None:
             low, high = max(reachable, self.budget[0]), min(1.0, self.budget[1])
         if self.max_bytes is not None:
-            high = min(high, (self.max_bytes - self.fixed_bytes - HEADER_SLACK) / self.codec.dense_bytes)
+            high = min(high, (self.max_bytes - self.fixed_bytes - self.header_slack) / self.codec.dense_bytes)
             low = min(low, max(high * 0.5, reachable))
         if high < reachable or low > high:
             limit = f"{self.max_bytes / 1e6:g} MB" if self.max_bytes is not None else f"{self.budget}"
-            least = (self.fixed_bytes + HEADER_SLACK + self.codec.least_bytes) / 1e6
+            least = (self.fixed_bytes + self.header_slack + self.codec.least_bytes) / 1e6
             raise UserError(
                 f"constraints.size_mb: {limit} cannot be met; the smallest student of this space takes {least:.2f} MB"
             )
@@ -107,15 +127,31 @@ class Space:
     def student(self, values: Values, allocator: Allocator = "marginal", init: str | None = None) -> Student:
         """Return the student at these coordinates; without a budget the dense one."""
         choices = self.codec.decode(values, allocator) if "budget" in values else {}
-        return Student.of(
-            self.signature.hash, choices, init=init or self.init, stored_dtype=self.stored_dtype
-        )
+        return Student.of(self.signature.hash, choices, init=init or self.init, stored_dtype=self.stored_dtype)
 
     def encode(self, plan: Plan) -> dict[str, Any]:
-        """Return the coordinates of a plan, distillation included where it is searched."""
+        """Return the coordinates of a plan, distillation included where it is searched.
+
+        They lie in what Optuna may sample, which is all that it can store: a plan from elsewhere is moved to the edge,
+        and left out where it is none of a few choices.
+        """
+        values = self.codec.encode(plan.student)
+        low, high = self.bounds
+        values["budget"] = min(max(values["budget"], low), high)
+        for name, value in list(values.items()):
+            if name.endswith(".method") and value not in self.methods:
+                del values[name]
+            elif name.endswith(".tilt"):
+                values[name] = min(max(value, -MAX_TILT), MAX_TILT)
+            elif name.endswith(".split"):
+                values[name] = min(max(value, SPLITS[0]), SPLITS[1])
         taught = asdict(plan.distillation)
-        searched = {f"distillation.{k}": taught[k] for k, d in self._domains.items() if not isinstance(d, Fixed)}
-        return self.codec.encode(plan.student) | searched
+        for key, domain in self._domains.items():
+            if isinstance(domain, Range):
+                values[f"distillation.{key}"] = min(max(taught[key], domain.low), domain.high)
+            elif isinstance(domain, Choices) and taught[key] in domain.values:
+                values[f"distillation.{key}"] = taught[key]
+        return values
 
     @cached_property
     def _domains(self) -> Mapping[str, Domain]:
@@ -139,7 +175,7 @@ class Space:
             if ask == "pattern":
                 values[name] = trial.suggest_categorical(name, offered_patterns())
             else:
-                values[name] = trial.suggest_float(name, *((0.05, 0.95) if ask == "split" else (0.0, 1.0)))
+                values[name] = trial.suggest_float(name, *(SPLITS if ask == "split" else (0.0, 1.0)))
         return values
 
     def _ask_distillation(self, trial: optuna.trial.BaseTrial) -> Distillation:

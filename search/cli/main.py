@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: list[str], *, debug: bool) -> int:
     from search.cli.app import app
+    from search.quiet import quiet
 
+    quiet()
     try:
         app(arguments, prog_name="paredown")  # exits by itself, also with 2 for words that it does not understand
     except UserError as error:

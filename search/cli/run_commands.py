@@ -163,7 +163,10 @@ def measure(
         return
     import pandas as pd
 
-    console().print(frame_table(pd.DataFrame(rows)))
+    told = ("latency_ms", "latency_ms_p10", "latency_ms_p90", "latency_ratio")
+    console().print(frame_table(pd.DataFrame(rows).reindex(columns=["model", *(n for n in told if n in rows[0])])))
+    first = rows[0]
+    say(f"{first['batch_size']} x {first['sequence_length']} tokens, {first['device']}, {first['runtime']}")
 
 
 def report(

@@ -65,7 +65,7 @@ class TaskSpec:
             return encode_words(tokenizer, split.tokens, split.labels, self.max_length)
         return encode_texts(tokenizer, self.kind, split.text or [], split.text_pair, split.labels, self.max_length)
 
-    def score(self, logits: Logits, labels: Sequence[Any]) -> Score:
+    def score(self, logits: Logits, labels: Any) -> Score:
         """Return the metric of ``logits`` against the labels of ``encode``, with its standard error.
 
         ``logits`` is (rows, labels); for token classification one (tokens, labels) array per row, or all of them
@@ -73,10 +73,10 @@ class TaskSpec:
         """
         return score(self.kind.name, self.metric, self.labels, logits, labels)
 
-    def chance(self, labels: Sequence[Any]) -> float:
+    def chance(self, labels: Any) -> float:
         """Return what the metric gives without looking at the inputs: the worst value worth a place on a front."""
         return chance(self.kind.name, self.metric, self.num_labels, labels)
 
-    def agreement(self, logits: Logits, others: Logits, labels: Sequence[Any]) -> float:
+    def agreement(self, logits: Logits, others: Logits, labels: Any) -> float:
         """Return how far two models' outputs agree, in [0, 1]: equal predictions, or the correlation for regression."""
         return agreement(self.kind.name, logits, others, labels)

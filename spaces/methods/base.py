@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from math import prod
 
 from spaces.plan import DENSE, Choice
@@ -59,6 +61,10 @@ class Ladder:
         return {choice: i for i, choice in enumerate(self.choices)}
 
 
+Matrix = tuple[Shape, Choice]
+"""A matrix's shape and what happens to it."""
+
+
 class Method(ABC):
     """A compression method: its numbers, cost and coordinates. Pure arithmetic; layers are in ``compressors``."""
 
@@ -88,6 +94,13 @@ class Method(ABC):
         """Return the knobs under which ``choice`` is offered: the inverse that ``encode`` needs."""
         return Knobs()
 
+    def shared_knobs(self, matrices: Sequence[Matrix], itemsize: int) -> list[Knobs]:
+        """Return a few knobs of which one is hoped to offer every choice of ``matrices``, best guess first.
+
+        A unit asks for one setting for matrices of several shapes; ``encode`` takes the one that offers most.
+        """
+        return list(dict.fromkeys(self.knobs(shape, choice) for shape, choice in matrices))
+
 
 def stored_bytes(method: Method, shape: Shape, choice: Choice, itemsize: int) -> int:
     """Return the bytes that ``choice`` stores for the weight, masks included, bias not."""
@@ -105,3 +118,16 @@ def ladder(method: Method, shape: Shape, knobs: Knobs, itemsize: int) -> Ladder:
             best.setdefault(nbytes, choice)
     order = sorted(best)
     return Ladder(tuple(best[b] for b in order), tuple(order))
+
+
+def commonest_point(intervals: Sequence[tuple[float, float]]) -> float:
+    """Return the middle of the stretch that most of ``intervals`` (low, high) cover, the widest of equals."""
+    edges = sorted({edge for interval in intervals for edge in interval})
+    stretches = list(pairwise(edges)) or [(edges[0], edges[0])]
+
+    def covered(stretch: tuple[float, float]) -> tuple[int, float]:
+        middle = (stretch[0] + stretch[1]) / 2
+        return sum(low <= middle <= high for low, high in intervals), stretch[1] - stretch[0]
+
+    low, high = max(stretches, key=covered)
+    return (low + high) / 2

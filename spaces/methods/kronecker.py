@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from math import log
 
+import numpy as np
+from numpy.typing import NDArray
+
 from spaces.errors import UserError
-from spaces.methods.base import Knobs, Method, Shape, Stored
+from spaces.methods.base import Knobs, Matrix, Method, Shape, Stored
 from spaces.plan import Choice
 
 MAX_SHAPES = 12
 """At most this many divisor shapes are offered for a matrix (DESIGN 5)."""
+GRID = 101
+"""Points along either knob at which ``encode`` looks for one that suits several shapes."""
 FORMED_ABOVE = 0.7
 """From this share of the dense multiply-adds on the layer forms W once and multiplies it: that is faster (measured)."""
 
@@ -56,9 +63,30 @@ class Kronecker(Method):
         """Return log m1 / log m and log n1 / log n."""
         return Knobs(kron_out=_share(choice["m1"], shape[0]), kron_in=_share(choice["n1"], shape[1]))
 
+    def shared_knobs(self, matrices: Sequence[Matrix], itemsize: int) -> list[Knobs]:
+        """Return the middle of the knobs that snap to the factor shapes of most matrices, then their own knobs."""
+        wanted = Counter((shape, (choice["m1"], choice["n1"])) for shape, choice in matrices)
+        votes = np.zeros((GRID, GRID), np.int64)
+        for (shape, factor), count in wanted.items():
+            offered = [s[2:] for s in kron_shapes(shape)]
+            if factor in offered:
+                votes += count * (_snapped(shape) == offered.index(factor))
+        best = np.argwhere(votes == votes.max())
+        centre = best[np.abs(best - best.mean(0)).sum(1).argmin()] / (GRID - 1)
+        return [Knobs(kron_out=float(centre[0]), kron_in=float(centre[1])), *super().shared_knobs(matrices, itemsize)]
+
 
 def _share(part: int, whole: int) -> float:
     return log(part) / log(whole) if whole > 1 else 0.0
+
+
+@lru_cache(maxsize=1024)
+def _snapped(shape: Shape) -> NDArray[np.int64]:
+    """Return for a grid of (kron_out, kron_in) the number of the offered shape that they snap to."""
+    at = np.linspace(0.0, 1.0, GRID)
+    offered = np.array([s[:2] for s in kron_shapes(shape)])
+    distance = np.abs(offered[:, 0, None] - at)[:, :, None] + np.abs(offered[:, 1, None] - at)[:, None, :]
+    return np.asarray(distance.argmin(0))
 
 
 @lru_cache(maxsize=4096)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from spaces.methods.base import Knobs, Method, Shape, Stored
+from collections.abc import Sequence
+
+from spaces.methods.base import Knobs, Matrix, Method, Shape, Stored, commonest_point
 from spaces.methods.lowrank import LowRank, rank_grid
 from spaces.methods.sparse import mask_numbers, mask_tensors
 from spaces.plan import Choice
@@ -40,3 +42,18 @@ class LowRankSparse(Method):
         """Return the pattern and the mask's share of the bytes, at 4 bytes a value."""
         mask = sum(t.numel * (1 if t.bits else 4) for t in mask_tensors(shape, choice))
         return Knobs(split=mask / (mask + 4 * choice["rank"] * sum(shape)), pattern=choice.text("pattern"))
+
+    def shared_knobs(self, matrices: Sequence[Matrix], itemsize: int) -> list[Knobs]:
+        """Return for each pattern in use the split that suits most; a pattern that does not fit a shape falls back."""
+        split = commonest_point([_splits(shape, choice, itemsize) for shape, choice in matrices])
+        return [Knobs(split=split, pattern=p) for p in dict.fromkeys(c.text("pattern") for _, c in matrices)]
+
+
+def _splits(shape: Shape, choice: Choice, itemsize: int) -> tuple[float, float]:
+    """Return the lowest and highest split at which the rank of ``choice`` is the nearest one for its mask."""
+    mask = sum(t.numel * (1 if t.bits else itemsize) for t in mask_tensors(shape, choice))
+    grid, rank, unit = rank_grid(min(shape)), choice["rank"], sum(shape) * itemsize
+    below = max((r for r in grid if r < rank), default=-rank)
+    above = min((r for r in grid if r > rank), default=1_000_000)
+    low, high = (mask / (mask + unit * max(target, 0)) for target in ((rank + above) / 2, (rank + below) / 2))
+    return (0.0 if low <= 0.05 else low, 1.0 if high >= 0.95 else high)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from spaces.methods.base import Knobs, Method, Shape, Stored
+from collections.abc import Sequence
+
+from spaces.methods.base import Knobs, Matrix, Method, Shape, Stored, commonest_point
 from spaces.methods.lowrank import checked_rank, rank_grid
 from spaces.methods.sparse import mask_tensors
 from spaces.plan import Choice
@@ -39,13 +41,15 @@ class PrunedLowRank(Method):
     def offered(self, shape: Shape, knobs: Knobs, itemsize: int) -> list[Choice]:
         """Return the rank grid at the density nearest to 1 - split."""
         (m, n), parts = shape, min(max(round((1 - knobs.split) * DENSITIES), 1), DENSITIES - 1)
-        return [
-            Choice.of(
-                self.name, rank=r, kept_up=max(1, m * r * parts // DENSITIES), kept_down=max(1, n * r * parts // DENSITIES)
-            )
-            for r in rank_grid(min(shape))
-        ]
+        kept = [(r, m * r * parts // DENSITIES, n * r * parts // DENSITIES) for r in rank_grid(min(shape))]
+        return [Choice.of(self.name, rank=r, kept_up=max(1, up), kept_down=max(1, down)) for r, up, down in kept]
 
     def knobs(self, shape: Shape, choice: Choice) -> Knobs:
         """Return 1 - density."""
         return Knobs(split=1 - (choice["kept_up"] + choice["kept_down"]) / (choice["rank"] * sum(shape)))
+
+    def shared_knobs(self, matrices: Sequence[Matrix], itemsize: int) -> list[Knobs]:
+        """Return the split that suits most: densities are offered in steps, so that each allows a range of them."""
+        parts = [-(-choice["kept_up"] * DENSITIES // (shape[0] * choice["rank"])) for shape, choice in matrices]
+        splits = [(1 - (part + 0.49) / DENSITIES, 1 - (part - 0.49) / DENSITIES) for part in parts]
+        return [Knobs(split=commonest_point(splits))]

@@ -23,10 +23,12 @@ def test_a_recipe_holds_the_plan_and_all_that_training_it_takes(run_folder: Path
         "path": str((run_folder / "teacher").resolve()),
         "hash": "0123456789abcdef",
         "trust_remote_code": False,
+        "model": "minilm",
     }
     assert recipe.task["data"]["train"] == "/data/train.csv"
     assert recipe.task["hashes"] == {"train": "aa"}
     assert recipe.trial == {"max_steps": 300, "rungs": [0.11, 0.33, 1.0], "per_device_train_batch_size": 32, "seed": 0}
+    assert isinstance(recipe.trial["seed"], int)
     assert recipe.final == {"num_train_epochs": 3}
     assert recipe.expected["accuracy"] == row["accuracy"]
     assert recipe.expected["size_mb"] == row["size_mb"]

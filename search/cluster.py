@@ -1,0 +1,94 @@
+"""Everything that asks Ray for something outside of Tune: the session, and tasks before and after the trials."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from search.config import Config
+from search.worker import WorkSpec
+from spaces.errors import UserError
+
+if TYPE_CHECKING:
+    from search.live import Steps
+
+
+@contextmanager
+def ray_session(config: Config, address: str | None) -> Iterator[None]:
+    """Connect to a Ray cluster, or start Ray here and end it afterwards."""
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Ray Tune's own progress boxes
+    import ray
+
+    variables = {"TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "passive"}
+    options: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
+    try:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, runtime_env={"env_vars": variables}, **options)
+    except ConnectionError as error:
+        raise UserError(f"--address: no Ray cluster answers at {address!r} ({str(error).splitlines()[0]})") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def max_concurrent(config: Config) -> int:
+    """Return how many trials run at once: as many as the cluster's cores and GPUs hold."""
+    import ray
+
+    if config.search.max_concurrent != "auto":
+        return int(config.search.max_concurrent)
+    there: dict[str, float] = ray.cluster_resources()
+    places = [there.get("CPU", 1) / config.resources.cpu]
+    if config.resources.gpu:
+        places.append(there.get("GPU", 0) / config.resources.gpu)
+    if min(places) < 1:
+        raise UserError(
+            f"resources: a trial asks for {config.resources.cpu:g} CPU and {config.resources.gpu:g} GPU; "
+            f"there are {there.get('CPU', 0):g} CPU and {there.get('GPU', 0):g} GPU"
+        )
+    return math.floor(min(places))
+
+
+def remote_facts(work: WorkSpec, steps: Steps) -> dict[str, Any]:
+    """Run the preparation as a task on all cores of a node, following its progress."""
+    import ray
+
+    from search.prepare import prepare_steps
+
+    cores = int(max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]))
+    options: dict[str, Any] = {"num_cpus": cores, "max_calls": 1, "num_returns": "streaming"}
+    task: Any = ray.remote(**options)(prepare_steps)
+    facts: dict[str, Any] = {}
+    for reference in task.remote(work, cores):
+        event = ray.get(reference)
+        if "progress" in event:
+            steps(*event["progress"])
+        elif "user_error" in event:
+            raise UserError(event["user_error"])
+        else:
+            facts = event["facts"]
+    return facts
+
+
+def remote_calls(
+    config: Config, call: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], steps: Steps, what: str
+) -> list[Any]:
+    """Call ``call`` once per entry of ``arguments``, each on what one trial occupies, and return the results."""
+    import ray
+
+    options: dict[str, Any] = {"num_cpus": config.resources.cpu, "num_gpus": config.resources.gpu}
+    task: Any = ray.remote(**options)(call)
+    waiting = [task.remote(*each) for each in arguments]
+    results = []
+    steps(what, 0, len(waiting))
+    for done, reference in enumerate(waiting, start=1):
+        results.append(ray.get(reference))
+        steps(what, done, len(waiting))
+    return results

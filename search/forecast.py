@@ -1,0 +1,170 @@
+"""The forecast: what a search of a config would find, cost and reach, told without training anything."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.config import Config
+from search.data import TaskData, load_data
+from search.limits import check_limits
+from search.quiet import quiet
+from search.tasks import TaskSpec
+from spaces.cost import Cost, cost, teacher_cost
+from spaces.curves import Curves
+from spaces.groups import find_groups, free_groups
+from spaces.space import Space
+
+if TYPE_CHECKING:
+    from search.rehearse import Pace
+    from spaces.signature import Signature
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a search would be. Sizes in MB (10^6 bytes), times in seconds.
+
+    ``groups`` and ``excluded`` count groups by kind; ``constraints`` says of each whether it can be met;
+    ``teacher_s`` is the fine-tuning that is still to be done.
+    """
+
+    teacher: str
+    teacher_mb: float
+    groups: dict[str, int]
+    excluded: dict[str, int]
+    smallest_mb: float
+    largest_mb: float
+    constraints: dict[str, str]
+    trials: int
+    trial_s: float
+    concurrent: int
+    teacher_s: float
+    measured: bool
+    disk_mb: float
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of the whole search if no trial is stopped early."""
+        return self.teacher_s + -(-self.trials // self.concurrent) * self.trial_s
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {**asdict(self), "total_s": self.total_s}
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return the rows of a table."""
+        how = "measured in two training steps" if self.measured else "estimated from FLOPs"
+        first = f" (with {duration(self.teacher_s)} for the teacher)" if self.teacher_s else ""
+        return [
+            ("teacher", f"{self.teacher}, {self.teacher_mb:.2f} MB"),
+            ("groups", f"{sum(self.groups.values())} to compress: {_counted(self.groups)}"),
+            ("left dense", _counted(self.excluded) or "none"),
+            ("smallest student", f"{self.smallest_mb:.2f} MB"),
+            ("largest student", f"{self.largest_mb:.2f} MB"),
+            *((f"constraint {name}", text) for name, text in self.constraints.items()),
+            ("trials", f"{self.trials} x about {duration(self.trial_s)} ({how}), {self.concurrent} at a time"),
+            ("time", f"at most about {duration(self.total_s)}{first}; weak trials stop early"),
+            ("disk", f"up to about {self.disk_mb:,.0f} MB in run and cache"),
+        ]
+
+
+def forecast(config: Config) -> Forecast:
+    """Return the forecast of ``config``; nothing is trained.
+
+    Data come first, so that their mistakes are said before anything heavy is imported. Raises UserError for what the
+    user has to mend, also for a limit on size, FLOPs or parameters that no student of the space can meet.
+    """
+    data = load_data(config.task)
+    spec = TaskSpec.of(config.task, data.labels)
+    quiet()
+    from search.rehearse import expected_teacher, rehearse
+    from search.workspace import make_space
+
+    teacher = expected_teacher(config, spec, data)
+    check_limits(_unbounded(config, teacher.signature), config.constraints, config.latency.sequence_length)
+    space = make_space(config, teacher.signature, Curves.flat(teacher.signature))
+    smallest, largest = (_cost_at(space, budget, config) for budget in space.bounds)
+    pace = rehearse(config, spec, data, teacher, space)
+    groups = find_groups(teacher.signature)
+    free = {group.name for group in free_groups(groups, config.space.exclude)}
+    concurrent = concurrent_trials(config)
+    return Forecast(
+        teacher=f"{teacher.signature.architecture} from {_name(config)}",
+        teacher_mb=teacher_cost(teacher.signature, sequence_length=1).size_mb,
+        groups=dict(Counter(group.kind for group in groups if group.name in free)),
+        excluded=dict(Counter(group.kind for group in groups if group.name not in free)),
+        smallest_mb=smallest.size_mb,
+        largest_mb=largest.size_mb,
+        constraints=_verdicts(config),
+        trials=config.search.trials,
+        trial_s=pace.trial_s,
+        concurrent=concurrent,
+        teacher_s=pace.teacher_s,
+        measured=pace.measured,
+        disk_mb=_disk_mb(config, data, teacher.signature, (smallest, largest), concurrent, pace),
+    )
+
+
+def concurrent_trials(config: Config) -> int:
+    """Return how many trials this machine runs at a time."""
+    from search.rehearse import cores
+
+    fitting = max(1, int(cores() / config.resources.cpu))
+    if config.resources.gpu:
+        import torch
+
+        fitting = min(fitting, max(1, int(torch.cuda.device_count() / config.resources.gpu)))
+    wanted = config.search.max_concurrent
+    return min(fitting if wanted == "auto" else wanted, fitting, config.search.trials)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: ``45 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _unbounded(config: Config, signature: Signature) -> Space:
+    """Return the config's space without its limit on size."""
+    from search.workspace import make_space
+
+    free = config.model_copy(update={"constraints": {}})
+    return make_space(free, signature, Curves.flat(signature))
+
+
+def _cost_at(space: Space, budget: float, config: Config) -> Cost:
+    return cost(space.student({"budget": budget}), space.signature, sequence_length=config.latency.sequence_length)
+
+
+def _verdicts(config: Config) -> dict[str, str]:
+    known = ("size_mb", "params", "flops")
+    return {
+        name: f"{bound:g}: {'can be met' if name in known else 'known only by measuring'}"
+        for name, bound in config.constraints.items()
+    }
+
+
+def _disk_mb(
+    config: Config, data: TaskData, signature: Signature, costs: tuple[Cost, Cost], concurrent: int, pace: Pace
+) -> float:
+    """Return what run and cache take at the end: teachers, factors, teacher outputs, the front and what runs.
+
+    Full-length factors of a matrix take up to twice its size; a running trial keeps weights, averages and moments.
+    """
+    teacher = teacher_cost(signature, sequence_length=1).size_mb
+    middle: float = (costs[0].size_mb * costs[1].size_mb) ** 0.5
+    decomposed = sum("sparse" not in name or "lowrank" in name for name in config.space.methods if name != "dense")
+    front = min(config.search.trials, 20) * middle
+    return teacher * (1 + 2 * max(decomposed, 1)) + front + 4 * middle * concurrent + pace.targets_mb
+
+
+def _name(config: Config) -> str:
+    name = config.teacher.model
+    return Path(name).name if name.startswith(("/", ".", "~")) else name
+
+
+def _counted(kinds: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items())

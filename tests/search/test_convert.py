@@ -1,0 +1,74 @@
+"""ONNX: the same logits at any shape, 8-bit weights, and what is said when packages are missing."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from compressors.saving import load
+from search import convert as convert_module
+from search.convert import convert
+from search.onnx import input_names, random_arrays, runner
+from spaces.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("configure")
+
+
+@pytest.fixture
+def model(trained: Path, tmp_path: Path) -> Path:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    return Path(shutil.copytree(trained, tmp_path / "model"))
+
+
+def test_the_onnx_file_gives_torchs_logits_at_shapes_that_were_not_traced(model: Path) -> None:
+    values = convert(model)
+    file = model / "model.onnx"
+    assert values["file"] == str(file)
+    assert values["size_mb"] == file.stat().st_size / 1e6
+    assert values["max_difference"] < 1e-5
+    assert values["latency_ratio"] > 0
+    student = load(model)
+    inputs = random_arrays(student, ("input_ids", "attention_mask"), (5, 11), seed=9)
+    with torch.no_grad():
+        expected = student(**{name: torch.from_numpy(array) for name, array in inputs.items()}).logits.numpy()
+    np.testing.assert_allclose(runner(file)(inputs), expected, atol=1e-5)
+
+
+def test_int8_is_smaller_and_says_how_far_it_agrees(model: Path) -> None:
+    exact, small = convert(model), convert(model, int8=True)
+    assert small["file"].endswith("model.int8.onnx")
+    assert small["size_mb"] < 0.9 * exact["size_mb"]
+    assert small["max_difference"] > exact["max_difference"]
+    assert small["agreement"] > 0.9
+    assert not list(model.glob(".*"))
+
+
+def test_segment_ids_are_inputs_where_the_tokenizer_makes_them(model: Path) -> None:
+    from search.model_folder import tokenizer_of
+
+    student = load(model)
+    names = input_names(student, tokenizer_of(model, student))
+    assert set(names) == {"input_ids", "attention_mask", "token_type_ids"}
+
+
+def test_other_logits_are_an_error_and_leave_no_file(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convert_module, "TOLERANCE", -1.0)
+    with pytest.raises(RuntimeError, match="logits differ by"):
+        convert(model)
+    assert not (model / "model.onnx").exists()
+
+
+def test_a_missing_package_is_one_sentence_that_says_how_to_get_it(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(UserError, match=r"pip install 'paredown\[onnx\]'"):
+        convert(trained)
+    with pytest.raises(UserError, match="allowed: onnx"):
+        convert(trained, to="gguf")

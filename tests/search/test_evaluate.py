@@ -1,0 +1,94 @@
+"""Evaluating a model folder: on its test rows, on another file, and without its teacher."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from search.evaluate import evaluate_folder
+from search.model_folder import read_facts
+from spaces.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("configure")
+
+
+def copy(trained: Path, target: Path, **recipe: object) -> Path:
+    """Copy a model folder with parts of its recipe changed."""
+    shutil.copytree(trained, target)
+    facts = json.loads((target / "paredown.json").read_text())
+    facts["recipe"] |= recipe
+    (target / "paredown.json").write_text(json.dumps(facts))
+    return target
+
+
+def test_it_says_the_metric_by_name_and_compares_with_the_teacher(trained: Path) -> None:
+    found = evaluate_folder(trained)
+    achieved = read_facts(trained).achieved
+    assert found["accuracy"] == achieved["test.accuracy"]
+    assert found["accuracy_se"] == achieved["test.accuracy_se"]
+    assert (found["split"], found["rows"]) == ("test", 60)
+    assert found["size_mb"] == (trained / "model.safetensors").stat().st_size / 1e6
+    assert found["params"] == achieved["params"]
+    assert 0.4 < found["agreement"] <= 1
+    assert found["latency_ratio"] == pytest.approx(found["latency_ms"] / found["teacher"]["latency_ms"])
+    assert found["teacher"]["accuracy"] > 0.6
+    assert "note" not in found
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_another_file_is_scored_by_the_models_labels(trained: Path, task_data: dict[str, str], tmp_path: Path) -> None:
+    few = tmp_path / "few.csv"
+    rows = Path(task_data["validation"]).read_text().splitlines()
+    few.write_text("\n".join(rows[:31]) + "\n")
+    found = evaluate_folder(trained, few)
+    assert (found["split"], found["rows"]) == (str(few), 30)
+    few.write_text("text,label\nw1 w2,boiling\n")
+    with pytest.raises(UserError, match="boiling"):
+        evaluate_folder(trained, few)
+
+
+def test_without_test_rows_the_validation_rows_stand_in(
+    trained: Path, task_data: dict[str, str], tmp_path: Path
+) -> None:
+    task = dict(read_facts(trained).recipe.task)
+    for data in ({k: task_data[k] for k in ("train", "validation")}, {"train": task_data["train"]}):
+        found = evaluate_folder(copy(trained, tmp_path / str(len(data)), task={**task, "hashes": {}, "data": data}))
+        assert found["split"] == "validation"
+
+
+def test_changed_test_data_are_noted(trained: Path, task_data: dict[str, str], tmp_path: Path) -> None:
+    changed = tmp_path / "test.csv"
+    changed.write_text(Path(task_data["test"]).read_text() + "w1 w2,hot\n")
+    task = dict(read_facts(trained).recipe.task)
+    folder = copy(trained, tmp_path / "m", task={**task, "data": {**task["data"], "test": str(changed)}})
+    assert evaluate_folder(folder)["note"] == "the test data changed since the model was trained"
+
+
+def test_without_its_teacher_the_rest_is_still_said(trained: Path, tmp_path: Path) -> None:
+    teacher = dict(read_facts(trained).recipe.teacher)
+    found = evaluate_folder(copy(trained, tmp_path / "m", teacher={**teacher, "path": str(tmp_path / "gone")}))
+    assert found["accuracy"] == read_facts(trained).achieved["test.accuracy"]
+    assert found["latency_ms"] > 0
+    assert "agreement" not in found
+    assert "there is no model in" in found["note"]
+
+
+def test_code_that_a_folder_asks_for_is_not_run(trained: Path, tmp_path: Path) -> None:
+    teacher = dict(read_facts(trained).recipe.teacher)
+    folder = copy(trained, tmp_path / "m", teacher={**teacher, "trust_remote_code": True})
+    trap = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\n"
+    (folder / "modeling_paredown.py").write_text(trap)
+    assert "not run here" in evaluate_folder(folder)["note"]
+    assert not (folder / "ran").exists()
+
+
+def test_a_folder_that_is_no_model_of_ours_is_refused(trained: Path, backbone: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no paredown.json"):
+        evaluate_folder(backbone)
+    folder = copy(trained, tmp_path / "m")
+    (folder / "paredown.json").write_text("{}")
+    with pytest.raises(UserError, match="not written by this version"):
+        evaluate_folder(folder)

@@ -1,0 +1,199 @@
+"""Training a recipe: the trial repeated, the final budget, resuming, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from compressors.distill.batches import Encoded
+from compressors.saving import load, weights_bytes
+from search.config import Config
+from search.final import final_budget
+from search.model_folder import read_facts
+from search.rebuild import open_recipe, read_recipe
+from search.train import train_recipe
+from search.trial import Outcome, evaluate, run_trial
+from spaces.cost import cost
+from spaces.errors import UserError
+from spaces.recipe import Recipe
+
+Configure = Callable[..., Config]
+pytestmark = pytest.mark.usefixtures("configure")
+
+
+def change(file: Path, target: Path, **parts: Any) -> Path:
+    values = yaml.safe_load(file.read_text())
+    target.write_text(yaml.safe_dump(values | parts))
+    return target
+
+
+def test_as_trial_repeats_the_trial_to_the_bit(recipe_file: Path, trained: Path, tmp_path: Path) -> None:
+    recipe = Recipe.read(recipe_file)
+    workspace = open_recipe(recipe, recipe_file)
+    outcome: Outcome = run_trial(
+        recipe.plan,
+        workspace.teacher,
+        workspace.rows,
+        workspace.budget,
+        seed=0,
+        meter=workspace.meter,
+        folder=tmp_path,
+    )
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (trained, tmp_path / "model"))
+    assert all(bool((ours[name] == theirs[name]).all()) for name in theirs)
+    achieved = read_facts(trained).achieved
+    assert achieved["accuracy"] == outcome.columns["accuracy"] > 0.6
+    assert achieved["steps"] == 12
+
+
+def test_the_folder_has_the_size_of_the_plan_and_all_that_evaluating_takes(recipe_file: Path, trained: Path) -> None:
+    recipe, facts = Recipe.read(recipe_file), read_facts(trained)
+    signature = open_recipe(recipe, recipe_file).teacher.signature
+    assert weights_bytes(trained) == cost(recipe.plan, signature, sequence_length=1).file_bytes
+    assert facts.recipe.plan.hash == recipe.plan.hash
+    assert facts.recipe.task["hashes"] == recipe.task["hashes"]
+    assert {"accuracy", "test.accuracy", "test.accuracy_se", "latency_ms", "latency_ratio"} <= set(facts.achieved)
+    assert (trained / "tokenizer.json").is_file()
+    assert load(trained).config.id2label == {0: "cold", 1: "hot", 2: "warm"}
+    assert not list(trained.parent.glob(".*"))
+
+
+def test_the_model_card_has_a_readable_header_and_the_measured_results(trained: Path, backbone: Path) -> None:
+    text = (trained / "README.md").read_text()
+    header = yaml.safe_load(text.split("---\n")[1])
+    assert header["base_model"] == backbone.name
+    assert header["license"] == "mit"
+    assert header["pipeline_tag"] == "text-classification"
+    achieved = read_facts(trained).achieved
+    assert f"| accuracy, test | {achieved['test.accuracy']:.3f} ± " in text
+    assert "trust_remote_code=True" in text
+    assert "paredown.load" in text
+    assert str(backbone.parent) not in text
+
+
+def test_the_final_budget_trains_on_every_epoch_and_keeps_the_best_rung(recipe_file: Path, tmp_path: Path) -> None:
+    result = train_recipe(recipe_file, tmp_path / "m", overrides=["final.num_train_epochs=3", "trial.seed=5"])
+    assert result.achieved["steps"] == 3 * 13
+    assert result.achieved["seed"] == 5
+    assert result.achieved["best_step"] in (13, 26, 39)
+    assert result.achieved["size_mb"] == result.expected["size_mb"]
+    rows = {row[0]: row[1:] for row in result.rows()}
+    assert rows[""] == ("expected", "achieved")
+    assert rows["size_mb"][0] == rows["size_mb"][1]
+    assert rows["accuracy"][0] == ""
+    assert " ± 0." in rows["accuracy"][1]
+    assert json.loads(json.dumps(result.as_dict()))["achieved"]["steps"] == 39
+    facts = read_facts(tmp_path / "m")
+    assert not facts.as_trial
+    assert facts.recipe.final == {"num_train_epochs": 3}
+
+
+def test_an_interrupted_training_goes_on_and_ends_in_the_same_model(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from search import final
+
+    whole = train_recipe(recipe_file, tmp_path / "whole")
+    seen: list[float] = []
+
+    def dies(model: Any, rows: Any) -> Any:
+        seen.append(1.0)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return evaluate(model, rows)
+
+    monkeypatch.setattr(final, "evaluate", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train_recipe(recipe_file, tmp_path / "cut")
+    assert (tmp_path / ".cut.training" / "state.safetensors").is_file()
+    assert not (tmp_path / "cut").exists()
+    monkeypatch.setattr(final, "evaluate", evaluate)
+    resumed = train_recipe(recipe_file, tmp_path / "cut")
+    assert resumed.achieved["accuracy"] == whole.achieved["accuracy"]
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(bool((a[name] == b[name]).all()) for name in a)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_another_recipes_leftovers_are_not_gone_on_from(recipe_file: Path, tmp_path: Path) -> None:
+    left = tmp_path / ".m.training"
+    left.mkdir()
+    (left / "state.safetensors").write_text("of another training")
+    train_recipe(recipe_file, tmp_path / "m", overrides=["final.num_train_epochs=0.2"])
+    assert (tmp_path / "m" / "paredown.json").is_file()
+
+
+def test_a_folder_with_something_else_in_it_is_refused(recipe_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match="not empty"):
+        train_recipe(recipe_file, tmp_path / "mine")
+    with pytest.raises(UserError, match="this is a file"):
+        train_recipe(recipe_file, tmp_path / "mine" / "thesis.tex")
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+def test_another_or_a_missing_teacher_is_refused(recipe_file: Path, tmp_path: Path) -> None:
+    teacher = Recipe.read(recipe_file).teacher
+    with pytest.raises(UserError, match=r"there is no model in .*gone"):
+        train_recipe(recipe_file, tmp_path / "m", overrides=[f"teacher.path={tmp_path / 'gone'}"])
+    shutil.copytree(teacher["path"], tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))
+    with pytest.raises(UserError, match=f"not the recipe's teacher {teacher['hash']}"):
+        train_recipe(recipe_file, tmp_path / "m", overrides=[f"teacher.path={tmp_path / 'other'}"])
+
+
+def test_changed_data_are_refused_unless_said_so(recipe_file: Path, tmp_path: Path, task_data: dict[str, str]) -> None:
+    changed = tmp_path / "train.csv"
+    changed.write_text(Path(task_data["train"]).read_text() + "w1 w2,hot\n")
+    task = yaml.safe_load(recipe_file.read_text())["task"]
+    task["data"] = {**task["data"], "train": str(changed)}
+    recipe = change(recipe_file, tmp_path / "recipe.yaml", task=task)
+    with pytest.raises(UserError, match=r"task.data: train changed .*task.hashes=\{\}"):
+        open_recipe(read_recipe(recipe), recipe)
+    assert len(open_recipe(read_recipe(recipe, ["task.hashes={}"]), recipe).data.train) == 401
+    named = read_recipe(recipe_file, [f"task.data.train={changed}"])
+    assert len(open_recipe(named, recipe_file).data.train) == 401
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("final.num_train_epochs", "write it as key=value"),
+        ("finale.num_train_epochs=1", "did you mean 'final'"),
+        ("plan.student=1", "the key is not known"),
+        ("final.epochs=1", "final.epochs: this key is not known"),
+        ("trial.max_stepz=3", "trial.max_stepz: this key is not known"),
+        ("trial.seed=-1", "trial.seed"),
+        ("final.num_train_epochs=-2", "final.num_train_epochs: -2"),
+    ],
+)
+def test_a_wrong_override_is_one_sentence(recipe_file: Path, override: str, words: str) -> None:
+    with pytest.raises(UserError, match="(?s)" + words):
+        open_recipe(read_recipe(recipe_file, [override]), recipe_file)
+
+
+def test_a_plan_for_another_model_is_refused(recipe_file: Path, tmp_path: Path) -> None:
+    plan = yaml.safe_load(recipe_file.read_text())["plan"]
+    plan["student"]["signature"] = "0" * 16
+    recipe = change(recipe_file, tmp_path / "recipe.yaml", plan=plan)
+    with pytest.raises(UserError, match="another shape"):
+        open_recipe(read_recipe(recipe), recipe)
+
+
+def test_long_epochs_have_rungs_in_between() -> None:
+    import numpy as np
+
+    data = Encoded(tuple(np.zeros(2, np.int32) for _ in range(40_000)))
+    budget = final_budget(data, 2, 32)
+    assert budget.max_steps == 2500
+    assert budget.rungs == (0.2, 0.4, 0.5, 0.6, 0.8, 1.0)
+    assert final_budget(data.take(range(64)), 3, 32).rungs == (1 / 3, 2 / 3, 1.0)

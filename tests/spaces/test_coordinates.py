@@ -1,0 +1,186 @@
+"""Coordinates to choices and back: bytes within the budget, exact where every matrix has its tilt, near elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import mean
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spaces import methods
+from spaces.allocate import MAX_TILT
+from spaces.coordinates import Codec
+from spaces.methods import Knobs
+from spaces.methods.base import ladder, stored_bytes
+from spaces.plan import DENSE, Choice, Student
+from spaces.signature import Signature
+from spaces.space import Space
+
+EVERY = ("dense", "lowrank", "kronecker", "sparse", "lowrank+sparse", "pruned-lowrank")
+COARSE = ("model", "kind", "layer", "kind+layer", "group")
+GRANULARITIES = ("none", *COARSE, "matrix")
+SEEDS = st.integers(0, 2**32)
+MakeSpace = Callable[..., Space]
+Draw = Callable[[Space, int], dict[str, Any]]
+
+
+def student_of(space: Space, choices: dict[str, Choice]) -> Student:
+    return Student.of(space.signature.hash, choices)
+
+
+def apart(codec: Codec, plan: dict[str, Choice], other: dict[str, Choice]) -> list[int]:
+    """Return per matrix how many rungs of the plan's own ladder two choices are apart, by bytes."""
+    return [_rungs_apart(m.shape, plan[m.path], other[m.path], codec.itemsize) for m, _ in codec.places]
+
+
+def _rungs_apart(shape: tuple[int, int], choice: Choice, other: Choice, itemsize: int) -> int:
+    if choice == other:
+        return 0
+    ours, theirs = (other, choice) if choice == DENSE else (choice, other)
+    method = methods.get(ours.method)
+    steps = ladder(method, shape, method.knobs(shape, ours), itemsize)
+    here = steps.fit(stored_bytes(method, shape, ours, itemsize))
+    there = len(steps.nbytes)
+    if theirs != DENSE:
+        there = steps.fit(stored_bytes(methods.get(theirs.method), shape, theirs, itemsize))
+    return max(abs(here - there), 1)
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("model", ["minilm", "strange"])
+def test_decoded_bytes_never_exceed_a_reachable_budget(
+    model: str, granularity: str, request: pytest.FixtureRequest, make_space: MakeSpace, draw_values: Draw
+) -> None:
+    space = make_space(request.getfixturevalue(model), EVERY, granularity, exclude=())
+    codec = space.codec
+    reachable = codec.least_bytes / codec.dense_bytes
+
+    @settings(max_examples=12, deadline=None)
+    @given(seed=SEEDS, share=st.floats(0, 1), allocator=st.sampled_from(["marginal", "uniform"]))
+    def check(seed: int, share: float, allocator: Any) -> None:
+        values = draw_values(space, seed) | {"budget": reachable ** (1 - share)}
+        stored = codec.stored(student_of(space, codec.decode(values, allocator)))
+        assert stored <= values["budget"] * codec.dense_bytes * (1 + 1e-8)
+
+    check()
+
+
+def test_decode_depends_on_nothing_but_its_arguments(
+    minilm: Signature, make_space: MakeSpace, draw_values: Draw
+) -> None:
+    first, second = (make_space(minilm, EVERY, "group") for _ in range(2))
+    for seed in range(5):
+        values = draw_values(first, seed)
+        assert first.codec.decode(values) == second.codec.decode(dict(reversed(values.items())))
+
+
+def test_a_budget_of_everything_is_the_dense_model(minilm: Signature, make_space: MakeSpace) -> None:
+    codec = make_space(minilm, ("lowrank",), "kind").codec
+    assert set(codec.decode({"budget": 1.0}).values()) == {DENSE}
+
+
+def test_a_higher_tilt_never_gives_its_unit_less(minilm: Signature, make_space: MakeSpace) -> None:
+    space = make_space(minilm, ("lowrank",), "kind")
+    codec = space.codec
+    stored = []
+    for tilt in (-2.0, -1.0, 0.0, 1.0, 2.0):
+        choices = codec.decode({"budget": 0.3, "qkv.tilt": tilt})
+        stored.append(sum(choices[m.path]["rank"] for m, units in codec.places if "qkv" in units))
+    assert stored == sorted(stored)
+    assert stored[0] < stored[-1]
+
+
+def test_methods_that_cannot_go_low_enough_give_way_to_cheaper_ones(minilm: Signature, make_space: MakeSpace) -> None:
+    space = make_space(minilm, ("dense", "lowrank"), "kind")
+    values = {"budget": space.bounds[0] * 1.2} | {f"{unit}.method": "dense" for unit in space.codec.method_units}
+    choices = space.codec.decode(values)
+    assert any(choice.method == "lowrank" for choice in choices.values())
+    assert space.codec.stored(student_of(space, choices)) <= values["budget"] * space.codec.dense_bytes
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("method", ["lowrank", "sparse", "lowrank+sparse"])
+def test_a_plan_of_the_allocator_encodes_to_tilts_of_zero(
+    method: str, granularity: str, minilm: Signature, make_space: MakeSpace
+) -> None:
+    space = make_space(minilm, (method,), granularity)
+    codec = space.codec
+    for share in (0.1, 0.35, 0.7):
+        values = {"budget": share} | {f"{unit}.method": method for unit in codec.method_units}
+        choices = codec.decode(values)
+        encoded = codec.encode(student_of(space, choices))
+        assert all(encoded[f"{unit}.tilt"] == 0 for unit in codec.tilt_units)
+        assert codec.decode(encoded) == choices
+
+
+def test_encoding_is_exact_where_every_matrix_has_its_own_tilt(
+    minilm: Signature, make_space: MakeSpace, draw_values: Draw
+) -> None:
+    space = make_space(minilm, EVERY, "matrix")
+
+    @settings(max_examples=30, deadline=None)
+    @given(seed=SEEDS)
+    def check(seed: int) -> None:
+        choices = space.codec.decode(draw_values(space, seed))
+        assert space.codec.decode(space.codec.encode(student_of(space, choices))) == choices
+
+    check()
+
+
+@pytest.mark.parametrize("granularity", COARSE)
+def test_encoding_low_rank_plans_is_within_one_rung_of_every_matrix(
+    granularity: str, minilm: Signature, make_space: MakeSpace, draw_values: Draw
+) -> None:
+    space = make_space(minilm, ("lowrank",), granularity)
+    for seed in range(12):
+        choices = space.codec.decode(draw_values(space, seed))
+        decoded = space.codec.decode(space.codec.encode(student_of(space, choices)))
+        assert max(apart(space.codec, choices, decoded)) <= 1
+
+
+@pytest.mark.parametrize("granularity", COARSE)
+def test_encoding_plans_of_several_methods_is_mostly_within_one_rung(
+    granularity: str, minilm: Signature, make_space: MakeSpace, draw_values: Draw
+) -> None:
+    space = make_space(minilm, EVERY, granularity)
+    worst = []
+    for seed in range(16):
+        choices = space.codec.decode(draw_values(space, seed))
+        decoded = space.codec.decode(space.codec.encode(student_of(space, choices)))
+        worst.append(max(apart(space.codec, choices, decoded)))
+        assert mean(apart(space.codec, choices, decoded)) < 8
+    assert sum(rungs <= 1 for rungs in worst) >= 10
+
+
+@pytest.mark.parametrize("granularity", COARSE)
+def test_encoded_tilts_are_what_optuna_may_sample(
+    granularity: str, minilm: Signature, make_space: MakeSpace, draw_values: Draw
+) -> None:
+    space = make_space(minilm, EVERY, granularity)
+    for seed in range(6):
+        encoded = space.codec.encode(student_of(space, space.codec.decode(draw_values(space, seed))))
+        assert all(abs(v) <= MAX_TILT for name, v in encoded.items() if name.endswith(".tilt"))
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_any_plan_by_hand_has_coordinates(granularity: str, tiny: Signature, make_space: MakeSpace) -> None:
+    space = make_space(tiny, EVERY, granularity)
+    paths = [m.path for m, _ in space.codec.places]
+    by_hand = {paths[0]: Choice.of("lowrank", rank=3), paths[1]: Choice.of("kronecker", m1=2, n1=2, terms=1)}
+    encoded = space.codec.encode(student_of(space, by_hand))
+    assert set(space.codec.decode(encoded)) == set(paths)
+
+
+@pytest.mark.parametrize("method", ["kronecker", "lowrank+sparse", "pruned-lowrank", "sparse"])
+def test_shared_knobs_offer_the_choices_of_matrices_of_several_shapes(method: str) -> None:
+    found = methods.get(method)
+    shapes = [(384, 384), (1536, 384), (384, 1536)]
+    for split, out, inner, pattern in [(0.3, 0.7, 0.2, "unstructured"), (0.8, 0.9, 0.4, "blocks")]:
+        knobs = Knobs(split, out, inner, pattern)
+        offered = [ladder(found, shape, knobs, 4).choices for shape in shapes]
+        mine = [(shape, choices[len(choices) // 2]) for shape, choices in zip(shapes, offered, strict=True)]
+        shared = found.shared_knobs(mine, 4)
+        assert any(all(choice in ladder(found, shape, k, 4).index for shape, choice in mine) for k in shared)
