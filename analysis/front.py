@@ -63,20 +63,25 @@ def complete(trials: pd.DataFrame, objectives: Sequence[Objective]) -> pd.DataFr
     return rows
 
 
-def knee(rows: pd.DataFrame, objectives: Sequence[Objective]) -> Any | None:
+def knee(rows: pd.DataFrame, objectives: Sequence[Objective], reference: Reference | None = None) -> Any | None:
     """Return the index label of the knee of a front, or None when ``rows`` is empty.
 
-    Each objective is scaled over the rows to a gain in [0, 1] (1 is best; costs on a log axis; a constant objective
-    has gain 0). Several costs usually move together, so they share one axis, their mean gain; so do several metrics.
-    The knee has the largest distance to the chord between the two ends, that is the largest metric gain + cost gain.
-    Ties go to the smaller first cost, then to the earlier trial. Costs must be positive.
+    With a ``reference`` gains are those of the hypervolume: 0 at the worst value that counts, the metric's 1 at the
+    teacher, a cost's 1 two decades below. So a useless student at the small end does not move the knee, as it does
+    when each objective is scaled over the rows (costs on a log axis), which is what happens without a reference.
+    Several costs usually move together, so they share one axis, their mean gain; so do several metrics. The knee has
+    the largest metric gain + cost gain, that is the largest distance to the chord between the two ends. Ties go to
+    the smaller first cost, then to the earlier trial. Costs must be positive.
     """
     if rows.empty:
         return None
+    if reference is not None:
+        above = dict(zip(reference.objectives, gains_above(rows, reference).T, strict=True))
     axes = []
     for members in ([o for o in objectives if not o.is_cost], [o for o in objectives if o.is_cost]):
         if members:
-            axes.append(np.mean([_unit_gain(rows, o) for o in members], axis=0))
+            gains = [above[o.name] if reference is not None else _unit_gain(rows, o) for o in members]
+            axes.append(np.mean(gains, axis=0))
     score = np.round(np.sum(axes, axis=0), 12)
     costs = [rows[o.name].to_numpy(dtype=float) for o in objectives if o.is_cost][:1]
     best = np.lexsort((rows["number"].to_numpy(), *costs, -score))[0]

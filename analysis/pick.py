@@ -185,7 +185,7 @@ def _best(
     run: Run, rows: pd.DataFrame, wants_knee: bool, bounds: list[Bound], order: list[str]
 ) -> tuple[pd.Series[Any], str]:
     if wants_knee or not bounds:
-        return rows.loc[knee(rows, run.objectives)], "the knee"
+        return rows.loc[knee(rows, run.objectives, run.reference)], "the knee"
     quality = rows[run.metric.name] * -words.better_sign(run.metric.direction)
     costs = [rows[c].to_numpy(dtype=float) for c in order]
     keys = [*costs, rows["number"]] if any(b.on_quality for b in bounds) else [quality, *costs, rows["number"]]

@@ -98,7 +98,8 @@ def missing_rows(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> I
 
 def teacher_row(workspace: Any) -> dict[str, Any]:
     """Return the teacher's own value."""
-    return {"init": "teacher", "allocator": "", "keep": 1.0, "seed": 0, "value": both(workspace, workspace.teacher.model)}
+    value = both(workspace, workspace.teacher.model)
+    return {"init": "teacher", "allocator": "", "keep": 1.0, "seed": 0, "value": value}
 
 
 def both(workspace: Any, model: Any) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.config import Config
 from search.data import TaskData, load_data
+from search.finish import UNIFORM_BUDGETS
 from search.limits import check_limits
 from search.quiet import quiet
 from search.tasks import TaskSpec
@@ -20,6 +21,9 @@ from spaces.space import Space
 if TYPE_CHECKING:
     from search.rehearse import Pace
     from spaces.signature import Signature
+
+STARTING_S = 30.0
+"""What a search does once besides training: starting Ray, calibrating, measuring teacher and front in quiet."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,9 @@ class Forecast:
 
     @property
     def total_s(self) -> float:
-        """Seconds of the whole search if no trial is stopped early."""
-        return self.teacher_s + -(-self.trials // self.concurrent) * self.trial_s
+        """Seconds of the whole search, baselines included, if no trial is stopped early."""
+        rounds = -(-(self.trials + len(UNIFORM_BUDGETS)) // self.concurrent)
+        return STARTING_S + self.teacher_s + rounds * self.trial_s
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

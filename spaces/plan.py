@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,15 @@ class Structure:
     def from_dict(cls, value: Mapping[str, Any]) -> Structure:
         """Inverse of ``as_dict``."""
         _only(value, [f.name for f in fields(cls)], "plan: student.structure")
-        return cls(
-            value.get("layers"), tuple(value.get("heads", ())), tuple(value.get("ffn", ())), value.get("vocabulary")
-        )
+        heads, ffn = value.get("heads", []), value.get("ffn", [])
+        for name, counts in (
+            ("heads", heads),
+            ("ffn", ffn),
+            *((n, [value.get(n, 1)]) for n in ("layers", "vocabulary")),
+        ):
+            if not isinstance(counts, list | tuple) or not all(type(count) is int for count in counts):
+                raise UserError(f"plan: student.structure.{name} is {value[name]!r}; expected whole numbers")
+        return cls(value.get("layers"), tuple(heads), tuple(ffn), value.get("vocabulary"))
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,10 @@ class Student:
             raise UserError(f"plan: student.init is {init!r}{did_you_mean(str(init), list(INITS))}; allowed: {INITS}")
         if dtype not in ("float32", "float16", "bfloat16"):
             raise UserError(f"plan: student.stored_dtype is {dtype!r}; allowed: float32, float16, bfloat16")
-        choices = {path: Choice.from_dict(choice) for path, choice in value.get("choices", {}).items()}
+        given = value.get("choices", {})
+        if not isinstance(given, Mapping) or not all(isinstance(choice, Mapping) for choice in given.values()):
+            raise UserError(f"plan: student.choices is {given!r}; expected a choice for each path")
+        choices = {path: Choice.from_dict(choice) for path, choice in given.items()}
         structure = Structure.from_dict(value.get("structure", {}))
         return cls.of(str(value.get("signature", "")), choices, init=init, structure=structure, stored_dtype=dtype)
 
@@ -167,7 +177,7 @@ class Distillation:
         """Round the numbers and refuse what cannot be trained."""
         for f in fields(self):
             if f.name != "objective":
-                object.__setattr__(self, f.name, significant(float(getattr(self, f.name))))
+                object.__setattr__(self, f.name, significant(_number(getattr(self, f.name), f.name)))
         if self.objective not in OBJECTIVES:
             close = did_you_mean(str(self.objective), list(OBJECTIVES))
             raise UserError(f"plan: distillation.objective is {self.objective!r}{close}; allowed: {OBJECTIVES}")
@@ -230,6 +240,14 @@ class Plan:
 
 
 def _only(value: Mapping[str, Any], allowed: list[str], where: str) -> None:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where} is {value!r}; expected a mapping")
     for key in value:
         if key not in allowed:
             raise UserError(f"{where}: unknown key {key!r}{did_you_mean(str(key), allowed)}; allowed: {allowed}")
+
+
+def _number(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise UserError(f"plan: distillation.{name} is {value!r}; expected a number")
+    return float(value)

@@ -224,3 +224,15 @@ def test_a_straight_front_gives_the_cheapest_and_an_empty_one_gives_none() -> No
     assert knee(rows, (ACCURACY, SIZE)) == 2
     assert knee(rows.iloc[:0], (ACCURACY, SIZE)) is None
     assert knee(rows.iloc[:1], (ACCURACY, SIZE)) == 0
+
+
+def test_a_useless_small_student_does_not_move_the_knee_of_a_run_with_a_reference() -> None:
+    columns = ["number", "accuracy", "size_mb", "latency_ms"]
+    values = [(0, 0.44, 3.7, 5.4), (1, 0.62, 4.4, 2.2), (2, 0.83, 14.1, 3.9), (3, 0.87, 35.1, 5.7)]
+    rows = pd.DataFrame(values, columns=columns)
+    objectives = tuple(objective(name) for name in ("accuracy", "size_mb", "latency_ms"))
+    reference = make_reference(
+        objectives, {"accuracy": 0.93, "size_mb": 90.9, "latency_ms": 10.1}, chance=0.22, constraints={}
+    )
+    assert knee(rows, objectives) == 1
+    assert knee(rows, objectives, reference) == 2

@@ -1,0 +1,93 @@
+"""Recipes: a YAML file and back, and what a user can get wrong in one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from spaces.errors import UserError
+from spaces.plan import Choice, Distillation, Plan, Structure, Student
+from spaces.recipe import FORMAT, Recipe
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    student = Student.of("s", {"a.b": Choice.of("lowrank", rank=8)}, structure=Structure(2, (1, 2), (8, 9), 50))
+    return Recipe(
+        teacher={"path": Path("/models/teacher"), "hash": "abc", "trust_remote_code": False},
+        task={"kind": "text-classification", "data": {"train": "träin.csv"}, "labels": ("no", "yes", "on")},
+        plan=Plan(student, Distillation(objective="labels", learning_rate=3e-5)),
+        trial={"max_steps": 300, "rungs": (0.1, 1.0), "seed": 0},
+        final={"num_train_epochs": 3},
+        expected={"accuracy": 0.936},
+        made_by={"run": "r", "trial": "t00001"},
+    )
+
+
+def test_a_recipe_is_read_back_as_it_was_saved(recipe: Recipe, tmp_path: Path) -> None:
+    file = recipe.save(tmp_path / "deep" / "recipe.yaml")
+    again = Recipe.read(file)
+    assert again.plan == recipe.plan
+    assert again.as_dict() == recipe.as_dict()
+    assert again.save(tmp_path / "again.yaml").read_text().split("\n", 6)[6] == file.read_text().split("\n", 6)[6]
+    assert [f.name for f in file.parent.iterdir()] == ["recipe.yaml"]
+
+
+def test_the_file_says_how_to_run_it_and_has_no_python_tags(recipe: Recipe, tmp_path: Path) -> None:
+    text = recipe.save(tmp_path / "small.yaml").read_text(encoding="utf-8")
+    assert "paredown train small.yaml --out model/" in text
+    assert "!!" not in text
+    assert "träin.csv" in text
+    assert yaml.safe_load(text)["format"] == FORMAT
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda v: v.pop("plan"), "no recipe: expected a mapping with the key plan"),
+        (lambda v: v.update(format=99), "format is 99; this version reads format 1"),
+        (lambda v: v.pop("format"), "format is None"),
+        (lambda v: v.update(teachr={}), r"unknown key 'teachr' \(did you mean 'teacher'\?\)"),
+        (lambda v: v.pop("task"), "task is None; expected a mapping"),
+        (lambda v: v.update(final=[1]), r"final is \[1\]; expected a mapping"),
+        (lambda v: v.update(latency=3), "latency is 3; expected a mapping"),
+        (lambda v: v["plan"]["student"].update(init="x"), "student.init is 'x'"),
+    ],
+)
+def test_mistakes_name_the_file_and_the_key(
+    change: Callable[[dict[str, Any]], Any], sentence: str, recipe: Recipe, tmp_path: Path
+) -> None:
+    value = recipe.as_dict()
+    change(value)
+    file = tmp_path / "r.yaml"
+    file.write_text(yaml.safe_dump(value))
+    with pytest.raises(UserError, match=sentence) as told:
+        Recipe.read(file)
+    assert str(told.value).startswith((str(file), "plan:"))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"plan: [1", "not YAML"),
+        (b"plan: {}\nfinal: !!python/object/apply:os.getcwd []\n", "not YAML"),
+        (b"\xff\xfe\x00", "not YAML"),
+        (b"just words", "no recipe"),
+    ],
+)
+def test_files_that_are_no_recipe_are_refused(content: bytes, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=sentence):
+        Recipe.read(tmp_path / "r.yaml")
+
+
+def test_a_missing_file_and_a_folder_that_cannot_be_written_are_one_sentence(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        Recipe.read(tmp_path / "none.yaml")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        recipe.save(tmp_path / "file" / "r.yaml")
