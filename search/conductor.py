@@ -132,7 +132,7 @@ class Conductor:
             if trial in journalled:
                 self._replay(journalled[trial], row)
         for trial, frozen in journalled.items():
-            if trial not in rows and frozen.state == TrialState.RUNNING:
+            if trial not in rows and frozen.state != TrialState.FAIL:  # it ran, or its row was lost; refused ones fail
                 self._queue.append((trial, int(trial[1:]), frozen))
                 self._known.add(frozen.user_attrs["plan_hash"])
         names = [*rows, *journalled]

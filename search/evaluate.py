@@ -72,7 +72,7 @@ def rows_of(task: Task, facts: ModelFacts, spec: TaskSpec, data: Path | None = N
         if file is not None and (name == "test" or _only_file(task)):
             rows = load_split(file, task, spec.labels)
             return name, rows, _note(name, rows, spec, hashes)
-    found = load_data(task)
+    found = load_data(task, spec.labels)
     name, rows = ("test", found.test) if found.test is not None else ("validation", found.validation)
     if found.labels != spec.labels:
         raise UserError(f"task.data: the labels {list(found.labels)} are not the model's: {list(spec.labels)}")

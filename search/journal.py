@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from search.store import mend_lines
 from spaces.objectives import Objective
 from spaces.plan import Plan
 
@@ -25,7 +24,9 @@ class Journal:
     """The study on disk, which `optuna-dashboard` opens: one added RUNNING trial and one tell per trial (DESIGN 6)."""
 
     def __init__(self, file: Path, objectives: Sequence[Objective]) -> None:
-        _mend(file)
+        # Only the driver writes the journal, and a run folder has one driver: a lock found here was left by a crash.
+        file.with_name(f"{file.name}.lock").unlink(missing_ok=True)
+        mend_lines(file)  # Optuna refuses to read a journal whose last line is torn
         storage = JournalStorage(JournalFileBackend(str(file)))
         self.study = optuna.create_study(
             study_name=STUDY,
@@ -62,24 +63,3 @@ class Journal:
     def end(self, number: int, state: TrialState, values: Sequence[float] | None) -> None:
         """Record how a trial ended; telling an ended trial again changes nothing."""
         self.study.tell(number, values, state=state, skip_if_finished=True)
-
-
-def _mend(file: Path) -> None:
-    """Undo what a crash left: a last line without its end, which Optuna refuses to read, and Optuna's lock.
-
-    Only the driver writes the journal, and the run folder has one driver, so that a lock found here is nobody's.
-    """
-    file.with_name(f"{file.name}.lock").unlink(missing_ok=True)
-    if not file.exists():
-        return
-    tail = file.read_bytes().rpartition(b"\n")[2]
-    if not tail:
-        return
-    with file.open("r+b") as stream:
-        try:
-            json.loads(tail)
-        except ValueError:
-            stream.truncate(file.stat().st_size - len(tail))
-        else:
-            stream.seek(0, os.SEEK_END)
-            stream.write(b"\n")

@@ -13,7 +13,7 @@ from search.data import TaskData, load_data
 from search.kinds import KINDS
 from search.paths import cache_folder
 from search.tasks import TaskSpec
-from search.teacher import Teacher, folder_hash
+from search.teacher import Teacher, folder_hash, labels_of
 from search.workspace import Workspace
 from spaces.errors import UserError, did_you_mean
 from spaces.recipe import Recipe
@@ -73,7 +73,7 @@ def open_recipe(recipe: Recipe, file: Path) -> Workspace:
     teacher = find_teacher(recipe, config, str(file))
     if teacher.signature.hash != recipe.plan.student.signature:
         raise UserError(f"{file}: plan: made for a model of another shape than the teacher in {teacher.folder}")
-    data = load_data(config.task)
+    data = load_data(config.task, labels_of(str(teacher.folder)))
     check_data(recipe.task.get("hashes") or {}, data, str(file))
     return Workspace(config, data, TaskSpec.of(config.task, data.labels), teacher)
 

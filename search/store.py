@@ -43,7 +43,7 @@ class RunStore:
     def restore(self) -> list[dict[str, Any]]:
         """Read the ended trials of an earlier start and return them; last lines that a crash tore are dropped."""
         for name in ("rungs.jsonl", "log.jsonl", "trials.jsonl"):
-            _drop_torn_line(self.folder / name)
+            mend_lines(self.folder / name)
         file = self.folder / "trials.jsonl"
         lines = file.read_bytes().splitlines() if file.exists() else []
         try:
@@ -154,13 +154,19 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _drop_torn_line(file: Path) -> None:
-    """Cut off what follows the last line end: the next line would be glued to it."""
-    if file.exists():
-        whole = file.read_bytes().rfind(b"\n") + 1
-        if whole < file.stat().st_size:
-            with file.open("r+b") as stream:
-                stream.truncate(whole)
+def mend_lines(file: Path) -> None:
+    """Cut off a last line of JSON that a crash tore, or end it: the next line would be glued to it."""
+    tail = file.read_bytes().rpartition(b"\n")[2] if file.exists() else b""
+    if not tail:
+        return
+    with file.open("r+b") as stream:
+        try:
+            json.loads(tail)
+        except ValueError:
+            stream.truncate(file.stat().st_size - len(tail))
+        else:
+            stream.seek(0, os.SEEK_END)
+            stream.write(b"\n")
 
 
 def _link(source: str, target: str) -> None:

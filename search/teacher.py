@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -128,6 +129,30 @@ def finetuned_folder(
     return cache / "teachers" / short_hash(key)
 
 
+def label_order(config: TeacherConfig) -> tuple[str, ...] | None:
+    """Return the labels of a fine-tuned teacher in the order of its outputs; None for a backbone yet to be trained.
+
+    Raises UserError when the teacher's config cannot be read.
+    """
+    return None if config.finetune is not None else labels_of(resolve(config.model), config.trust_remote_code)
+
+
+def labels_of(source: str, trust_remote_code: bool = False) -> tuple[str, ...] | None:
+    """Return the names of a model's outputs in order, from a folder's ``config.json`` or the hub; None without any."""
+    file = Path(source) / "config.json"
+    try:
+        if file.exists():
+            names = json.loads(file.read_text(encoding="utf-8")).get("id2label")
+        else:
+            from transformers import AutoConfig
+
+            names = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code).id2label
+    except (OSError, ValueError) as error:
+        sentence = str(error).strip().splitlines()[0]
+        raise UserError(f"teacher.model: {source!r} cannot be loaded ({sentence})") from error
+    return tuple(str(names[key]) for key in sorted(names, key=int)) if names else None
+
+
 def folder_hash(folder: Path) -> str:
     """Return the first 16 hex digits of the sha256 over a model folder's weights and config."""
     digest = hashlib.sha256()
@@ -189,7 +214,7 @@ def _standard_copy(source: str, config: TeacherConfig, spec: TaskSpec, cache: Pa
         _load(source, config, spec, new_head=False)
         return folder
     model, tokenizer = _load(source, config, spec, new_head=False)
-    target = cache / "teachers" / short_hash([source, _spec_dict(spec)])
+    target = cache / "teachers" / short_hash([_source_hash(source), _spec_dict(spec)])
     if not target.exists():
         _save(model, tokenizer, target)
     return target
@@ -240,8 +265,14 @@ def _save(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def _source_hash(source: str) -> str:
+    """Return what names the content of a model: its weights' hash, else its files' sizes and times, else its hub id."""
     folder = Path(source)
-    return folder_hash(folder) if (folder / "model.safetensors").exists() else source
+    if (folder / "model.safetensors").exists():
+        return folder_hash(folder)
+    if not folder.is_dir():
+        return source
+    files = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(folder.iterdir()) if f.is_file()]
+    return short_hash([str(folder), files])
 
 
 def _spec_dict(spec: TaskSpec) -> list[Any]:

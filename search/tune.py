@@ -131,7 +131,7 @@ class ConductedScheduler(_Conducted, FIFOScheduler):
     """Stops a trial at a rung when the conductor says so."""
 
     def __init__(self, conductor: Conductor, searcher: ConductedSearcher) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.conductor, self.searcher = conductor, searcher
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:

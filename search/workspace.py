@@ -11,7 +11,7 @@ from search.config import Config
 from search.data import TaskData, load_data
 from search.paths import cache_folder
 from search.tasks import TaskSpec
-from search.teacher import Progress, Teacher, folder_hash, make_teacher, silent
+from search.teacher import Progress, Teacher, folder_hash, label_order, labels_of, make_teacher, silent
 from search.trial_data import TrialData
 from spaces.curves import Curves
 from spaces.space import Space
@@ -76,7 +76,8 @@ def open_workspace(
 
     ``teacher_folder`` is a teacher that an earlier call made, for this config: nothing is trained then.
     """
-    data = load_data(config.task)
+    order = labels_of(teacher_folder) if teacher_folder is not None else label_order(config.teacher)
+    data = load_data(config.task, order)
     spec = TaskSpec.of(config.task, data.labels)
     if teacher_folder is not None:
         trust, folder = config.teacher.trust_remote_code, Path(teacher_folder)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,7 @@ class Curves:
     def load(cls, file: Path) -> Curves:
         """Read ``curves.npz``; nothing is unpickled."""
         try:
-            with np.load(file, allow_pickle=False) as stored:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 return cls({name: np.asarray(stored[name], np.float64) for name in stored.files})
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, EOFError, BadZipFile) as error:
             raise UserError(f"{file}: cannot be read as curves ({error})") from error

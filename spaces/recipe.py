@@ -76,10 +76,16 @@ class Recipe:
             if key not in names and key != "format":
                 raise UserError(f"{where}: unknown key {key!r}{did_you_mean(str(key), names)}; allowed: {names}")
         for key in ("teacher", "task", "trial", "final"):
-            if not isinstance(value.get(key), Mapping):
-                raise UserError(f"{where}: {key} is {value.get(key)!r}; expected a mapping")
+            if key not in value:
+                raise UserError(f"{where}: there is no {key}; expected a mapping")
         parts = {k: v for k, v in value.items() if k in names and k != "plan"}
-        return cls(plan=Plan.from_dict(value["plan"]), **parts)
+        for key, part in parts.items():
+            if not isinstance(part, Mapping):
+                raise UserError(f"{where}: {key} is {part!r}; expected a mapping")
+        try:
+            return cls(plan=Plan.from_dict(value["plan"]), **parts)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Recipe:

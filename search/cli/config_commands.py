@@ -130,9 +130,10 @@ def _load(config: Path, overrides: list[str]) -> tuple[Config, TaskData]:
     from search.config import load_config
     from search.data import load_data
     from search.tasks import TaskSpec
+    from search.teacher import label_order
 
     loaded = load_config(config, overrides)
-    data = load_data(loaded.task)
+    data = load_data(loaded.task, label_order(loaded.teacher))
     TaskSpec.of(loaded.task, data.labels)
     return loaded, data
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from search.config.models import Task
 from search.data.columns import read_rows
-from search.data.labels import label_names, to_split
+from search.data.labels import in_order, label_names, to_split
 from search.data.read import Table, read_file, read_hub, read_memory, save_memory
 from search.data.splits import overlaps, split_validation
 from search.data.types import Labels, Split, TaskData
@@ -18,9 +18,13 @@ from spaces.errors import UserError
 __all__ = ["Labels", "Split", "TaskData", "data_from", "load_data", "load_split", "save_memory"]
 
 
-def load_data(task: Task) -> TaskData:
-    """Return the data that ``task`` names; raises UserError with the file, column and row of the first mistake."""
-    return _assemble(task, _tables(task), None if task.transfer is None else _read_transfer(task.transfer, task))
+def load_data(task: Task, order: Sequence[str] | None = None) -> TaskData:
+    """Return the data that ``task`` names; raises UserError with the file, column and row of the first mistake.
+
+    ``order`` are the labels of a teacher that is fine-tuned already, in the order of its outputs.
+    """
+    unlabelled = None if task.transfer is None else _read_transfer(task.transfer, task)
+    return _assemble(task, _tables(task), unlabelled, order)
 
 
 def data_from(task: Task, *, train: Any, validation: Any = None, test: Any = None, transfer: Any = None) -> TaskData:
@@ -53,12 +57,15 @@ def _tables(task: Task) -> dict[str, Table]:
     return {name: read_file(path) for name, path in files.items() if path is not None}
 
 
-def _assemble(task: Task, tables: Mapping[str, Table], unlabelled: Table | None) -> TaskData:
+def _assemble(
+    task: Task, tables: Mapping[str, Table], unlabelled: Table | None, order: Sequence[str] | None = None
+) -> TaskData:
     kind = KINDS[task.kind]
     rows = {
         name: read_rows(table, kind, task.columns) for name, table in tables.items() if not _withheld(name, table, task)
     }
     labels, warnings = label_names(kind, rows["train"], [r for name, r in rows.items() if name != "train"])
+    labels = in_order(labels, order)
     splits = {name: to_split(r, kind, labels) for name, r in rows.items()}
     if "validation" not in splits:
         splits["train"], splits["validation"] = split_validation(splits["train"], rows["train"].name)

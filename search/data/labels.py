@@ -35,6 +35,26 @@ def label_names(kind: Kind, train: Rows, others: Sequence[Rows]) -> tuple[tuple[
     return _sorted(names), []
 
 
+def in_order(labels: tuple[str, ...], order: Sequence[str] | None) -> tuple[str, ...]:
+    """Return ``labels`` in the order of the teacher's outputs, ``order``; None leaves them as they are.
+
+    Output names that say nothing (LABEL_0, LABEL_1) stand for labels that are those numbers. The teacher may know
+    more labels than the data have. Raises UserError where the names do not tell which output is which label.
+    """
+    if order is None or not labels:
+        return labels
+    names = tuple(order)
+    if all(name == f"LABEL_{number}" for number, name in enumerate(names)):
+        names = tuple(str(number) for number in range(len(names)))
+    unknown = [label for label in labels if label not in names]
+    if unknown:
+        raise UserError(
+            f"task.data: the label {unknown[0]!r} is none of the teacher's, {', '.join(order[:8])}; rename one "
+            "fine-tune with teacher.finetune"
+        )
+    return names
+
+
 def to_split(rows: Rows, kind: Kind, labels: Sequence[str]) -> Split:
     """Return ``rows`` with numbers for labels; raises UserError for a label that is not one of ``labels``."""
     return Split(rows.text, rows.text_pair, rows.tokens, _numbers(rows, kind, labels))

@@ -248,3 +248,13 @@ def test_each_class_gives_a_tenth_of_its_rows() -> None:
     _, validation = split_validation(split, "train")
     assert (validation.labels or []).count(1) == 10
     assert (validation.labels or []).count(0) == 20
+
+
+def test_labels_follow_the_outputs_of_a_teacher_that_is_trained_already() -> None:
+    from search.data.labels import in_order
+
+    assert in_order(("bad", "good"), ("good", "bad")) == ("good", "bad")
+    assert in_order(("0", "1"), ("LABEL_0", "LABEL_1", "LABEL_2")) == ("0", "1", "2")
+    assert in_order(("bad", "good"), None) == ("bad", "good")
+    with pytest.raises(UserError, match="'bad' is none of the teacher's, LABEL_0, LABEL_1"):
+        in_order(("bad", "good"), ("LABEL_0", "LABEL_1"))

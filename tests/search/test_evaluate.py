@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from search.config import Config
 from search.evaluate import evaluate_folder
+from search.forecast import forecast
 from search.model_folder import read_facts
+from search.oneshot import make_plan
+from search.train import train_recipe
 from spaces.errors import UserError
+
+Configure = Callable[..., Config]
 
 pytestmark = pytest.mark.usefixtures("configure")
 
@@ -92,3 +100,39 @@ def test_a_folder_that_is_no_model_of_ours_is_refused(trained: Path, backbone: P
     (folder / "paredown.json").write_text("{}")
     with pytest.raises(UserError, match="not written by this version"):
         evaluate_folder(folder)
+
+
+KINDS: dict[str, tuple[str, list[dict[str, Any]]]] = {
+    "regression": ("pearson", [{"text": f"w{n} w{n % 7}", "label": n / 40} for n in range(40)]),
+    "multi-label-classification": (
+        "f1",
+        [{"text": f"w{n} w{n % 7}", "label": ["a", "b"] if n % 3 else ["b"]} for n in range(40)],
+    ),
+    "text-pair-classification": (
+        "f1",
+        [{"text": f"w{n}", "text_pair": f"w{n % 7} w1", "label": "yn"[n % 2]} for n in range(40)],
+    ),
+    "token-classification": (
+        "seqeval_f1",
+        [{"tokens": [f"w{n}", "w2", "w3"], "tags": ["B-X" if n % 2 else "O", "O", "B-Y"]} for n in range(40)],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_task_is_planned_trained_and_evaluated(configure: Configure, kind: str, tmp_path: Path) -> None:
+    metric, rows = KINDS[kind]
+    for split, part in (("train", rows), ("validation", rows[:20])):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    data = {split: str(tmp_path / f"{split}.jsonl") for split in ("train", "validation")}
+    task = {"kind": kind, "data": data, "metric": metric, "columns": {name: name for name in rows[0]}}
+    config = configure("teacher.finetune.num_train_epochs=2", "fidelity.max_steps=2", task=task)
+    forecast(config)
+    recipe = make_plan(
+        config, keep=0.6, size_mb=None, method="lowrank", allocator="uniform", init="fisher-whitened"
+    ).save(tmp_path / "recipe.yaml")
+    result = train_recipe(recipe, tmp_path / "m", as_trial=True)
+    found = evaluate_folder(tmp_path / "m")
+    assert found[metric] == pytest.approx(result.achieved[metric], abs=0.11)
+    assert (found["split"], found["rows"]) == ("validation", 20)
+    assert 0 <= found["agreement"] <= 1

@@ -52,7 +52,7 @@ def test_the_file_says_how_to_run_it_and_has_no_python_tags(recipe: Recipe, tmp_
         (lambda v: v.update(format=99), "format is 99; this version reads format 1"),
         (lambda v: v.pop("format"), "format is None"),
         (lambda v: v.update(teachr={}), r"unknown key 'teachr' \(did you mean 'teacher'\?\)"),
-        (lambda v: v.pop("task"), "task is None; expected a mapping"),
+        (lambda v: v.pop("task"), "there is no task; expected a mapping"),
         (lambda v: v.update(final=[1]), r"final is \[1\]; expected a mapping"),
         (lambda v: v.update(latency=3), "latency is 3; expected a mapping"),
         (lambda v: v["plan"]["student"].update(init="x"), "student.init is 'x'"),
@@ -67,7 +67,7 @@ def test_mistakes_name_the_file_and_the_key(
     file.write_text(yaml.safe_dump(value))
     with pytest.raises(UserError, match=sentence) as told:
         Recipe.read(file)
-    assert str(told.value).startswith((str(file), "plan:"))
+    assert str(told.value).startswith(str(file))
 
 
 @pytest.mark.parametrize(

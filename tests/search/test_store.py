@@ -1,0 +1,116 @@
+"""The run folder's writer: atomic, torn lines dropped, tables that pandas reads alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from search.store import RunStore
+from spaces.errors import UserError
+from spaces.objectives import objective
+from spaces.plan import Choice, Plan, Student
+
+OBJECTIVES = [objective("accuracy"), objective("size_mb")]
+
+
+def row(number: int, accuracy: float = 0.9, size: float = 10.0, state: str = "COMPLETE") -> dict[str, Any]:
+    name = f"t{number:05d}"
+    return {"trial": name, "number": number, "state": state, "plan": "p", "accuracy": accuracy, "size_mb": size}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "run", OBJECTIVES)
+
+
+def test_tables_hold_ended_and_running_trials_in_order(store: RunStore) -> None:
+    store.started(row(0, state="RUNNING"))
+    store.started({"trial": "t00001", "number": 1, "state": "RUNNING", "p.budget": 0.5})
+    store.ended(row(2))
+    store.ended(row(0))
+    store.tables(force=True)
+    table = pd.read_parquet(store.folder / "trials.parquet")
+    assert list(table["trial"]) == ["t00000", "t00001", "t00002"]
+    assert list(table["state"]) == ["COMPLETE", "RUNNING", "COMPLETE"]
+    assert list(pd.read_json(store.folder / "trials.jsonl", lines=True)["trial"]) == ["t00002", "t00000"]
+
+
+def test_the_front_is_written_with_every_trial_that_ends(store: RunStore) -> None:
+    for number, (accuracy, size) in enumerate([(0.9, 10.0), (0.8, 5.0), (0.7, 7.0)]):
+        store.ended(row(number, accuracy, size))
+        store.tables(force=True)
+    assert list(pd.read_parquet(store.folder / "front.parquet")["trial"]) == ["t00001", "t00000"]
+
+
+def test_tables_are_not_written_more_often_than_every_half_minute(store: RunStore) -> None:
+    store.ended(row(0))
+    store.tables(force=True)
+    store.ended(row(1))
+    store.tables()
+    assert len(pd.read_parquet(store.folder / "trials.parquet")) == 1
+
+
+def test_restoring_drops_torn_lines_and_keeps_the_last_row_of_a_trial(store: RunStore) -> None:
+    for accuracy in (0.1, 0.2):
+        store.ended(row(0, accuracy))
+    store.rung({"trial": "t00000", "rung": 1})
+    for name in ("trials.jsonl", "rungs.jsonl"):
+        with (store.folder / name).open("ab") as stream:
+            stream.write(b'{"trial":"t0')
+    again = RunStore(store.folder, OBJECTIVES)
+    assert [r["accuracy"] for r in again.restore()] == [0.2]
+    again.ended(row(1))
+    again.rung({"trial": "t00001", "rung": 1})
+    for name in ("trials.jsonl", "rungs.jsonl"):
+        assert [json.loads(line) for line in (store.folder / name).read_text().splitlines()]
+
+
+def test_a_line_in_the_middle_that_is_no_row_is_one_sentence(store: RunStore) -> None:
+    (store.folder / "trials.jsonl").write_text('{"trial":"t00000"}\nnonsense\n[]\n')
+    with pytest.raises(UserError, match="a line is no trial"):
+        store.restore()
+
+
+def test_nothing_half_written_stays_behind(store: RunStore) -> None:
+    plan = Plan(Student.of("s", {"w": Choice.of("lowrank", rank=8)}))
+    store.plan(plan)
+    store.plan(plan)
+    store.json("importance.json", {"p.budget": 0.5})
+    store.tables(force=True)
+    assert Plan.read(store.folder / "plans" / f"{plan.hash}.json") == plan
+    assert not [f.name for f in store.folder.rglob("*") if "partial" in f.name]
+    with pytest.raises(ValueError, match="Out of range float"):
+        store.json("importance.json", {"p.budget": float("nan")})
+    assert json.loads((store.folder / "importance.json").read_text()) == {"p.budget": 0.5}
+
+
+def test_a_checkpoint_replaces_the_one_before_in_one_step(store: RunStore, tmp_path: Path) -> None:
+    for content in ("old", "new"):
+        source = tmp_path / content
+        source.mkdir()
+        (source / f"{content}.bin").write_text(content)
+        target = store.checkpoint("t00000", source)
+    assert [f.name for f in target.iterdir()] == ["new.bin"]
+    assert target == store.folder / "checkpoints" / "t00000"
+    assert [f.name for f in target.parent.iterdir()] == ["t00000"]
+
+
+def test_only_the_front_and_what_runs_keep_checkpoints(store: RunStore, tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    for number in range(3):
+        store.checkpoint(f"t{number:05d}", tmp_path / "c")
+    store.started(row(1, state="RUNNING"))
+    store.drop_checkpoints(["t00000"])
+    assert sorted(f.name for f in (store.folder / "checkpoints").iterdir()) == ["t00000", "t00001"]
+    store.forget("t00001")
+    assert sorted(f.name for f in (store.folder / "checkpoints").iterdir()) == ["t00000"]
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"run.dir: .* cannot be written"):
+        RunStore(tmp_path / "file" / "run", OBJECTIVES)
