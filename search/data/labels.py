@@ -50,7 +50,7 @@ def in_order(labels: tuple[str, ...], order: Sequence[str] | None) -> tuple[str,
     if unknown:
         raise UserError(
             f"task.data: the label {unknown[0]!r} is none of the teacher's, {', '.join(order[:8])}; rename one "
-            "fine-tune with teacher.finetune"
+            "side, or fine-tune with teacher.finetune"
         )
     return names
 
