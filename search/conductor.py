@@ -281,7 +281,7 @@ class Conductor:
         self.study.tell(running.sampled, told, state=STATES[state])
         self.journal.end(running.journal_number, STATES[state], told)
         self.store.log("ended", trial=running.order.trial, state=state, reason=reason)
-        self.store.tables(force=True)
+        self.store.tables()
 
     def _row(self, running: Running, state: str, columns: Mapping[str, Any], reason: str) -> dict[str, Any]:
         order = running.order

@@ -15,7 +15,7 @@ LEAST_SHARE = 0.5
 def importance(trials: pd.DataFrame, metric: str) -> dict[str, float]:
     """Return by coordinate its share of the variance of ``metric`` in a random forest's fit, largest first.
 
-    Over COMPLETE trials; categories are coded one-hot and summed. Empty for fewer than 8 trials.
+    Over COMPLETE trials; categories are coded one-hot and summed. Empty for fewer than 8 trials or no coordinates.
     """
     import pandas as pd
     from sklearn.ensemble import RandomForestRegressor
@@ -24,6 +24,8 @@ def importance(trials: pd.DataFrame, metric: str) -> dict[str, float]:
     if len(done) < LEAST_TRIALS:
         return {}
     names = [c for c in done.columns if c.startswith("p.") and done[c].notna().mean() >= LEAST_SHARE]
+    if not names:
+        return {}
     coded = {name: _coded(done[name]) for name in names}
     values = pd.concat(coded.values(), axis=1).to_numpy(float)
     forest = RandomForestRegressor(200, random_state=0).fit(values, done[metric].to_numpy(float))

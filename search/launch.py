@@ -81,6 +81,9 @@ def _search(config: Config, store: RunStore, objectives: list[Objective], consol
             with Steps(console) as steps:
                 _finish(config, store, info, work, steps)
             state = "FINISHED"
+        else:
+            ended = f"{len(store.rows)} of {conductor.trials} trials ended"
+            console.print(f"{ended}; the same command goes on from here", highlight=False)
     finally:
         _write_state(store, info, state, conductor)
     if all(row["state"] == "FAIL" for row in store.rows) and store.rows:
@@ -231,5 +234,8 @@ def _write_state(store: RunStore, info: dict[str, Any], state: str, conductor: C
     if len(front):
         info["hypervolume"]["value"] = hypervolume(front, Reference.from_json(info["hypervolume"]))
     store.json("run.json", info)
-    store.parquet("trials.parquet", store.trials())
+    if state == "FINISHED":
+        store.parquet("trials.parquet", store.trials())  # the front's table has more columns by now
+    else:
+        store.tables(force=True)
     conductor.keep_front()

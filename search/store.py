@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
@@ -32,7 +33,7 @@ class RunStore:
         self.folder, self.objectives = folder, list(objectives)
         self.rows: list[dict[str, Any]] = []
         self.running: dict[str, dict[str, Any]] = {}
-        self._written_at = 0.0
+        self._written_at = -math.inf
         self.lock = FolderLock(folder)
         try:
             for part in ("plans", "checkpoints"):

@@ -57,7 +57,15 @@ def frame_table(frame: pd.DataFrame) -> Table:
         return metric_value(base, float(value)) if base in METRICS or base == "agreement" else number(float(value))
 
     rows = [[cell(str(name), value) for name, value in row.items()] for row in frame.to_dict("records")]
-    return table([str(c) for c in frame.columns], rows, right=range(1, len(frame.columns)))
+    return table([_header(str(c)) for c in frame.columns], rows, right=range(1, len(frame.columns)))
+
+
+def _header(column: str) -> str:
+    """Return a short header, so that a front's table fits 80 columns: units stand for what they measure."""
+    short = {"size_mb": "MB", "latency_ms": "ms", "latency_ms_final": "final ms", "memory_mb": "memory MB"}
+    if column.startswith("test."):
+        return "test"
+    return "± se" if column.endswith("_se") else short.get(column, column)
 
 
 def say_rows(rows: Sequence[Sequence[object]]) -> None:

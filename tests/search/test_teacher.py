@@ -1,0 +1,120 @@
+"""The teacher: made once per content, refused where it does not fit the task, linked into the run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from search.config import Config
+from search.teacher import folder_hash, link_folder
+from search.workspace import device_of, open_workspace
+from spaces.errors import UserError
+
+Configure = Callable[..., Config]
+
+
+def teachers() -> set[str]:
+    return {f.name for f in (Path(os.environ["PAREDOWN_CACHE"]) / "teachers").iterdir()}
+
+
+def test_the_same_config_finds_its_teacher_and_another_one_makes_its_own(configure: Configure) -> None:
+    said: list[str] = []
+    first = open_workspace(configure())
+    known = teachers()
+    again = open_workspace(configure(), progress=lambda what, done, total: said.append(what))
+    assert again.teacher == first.teacher
+    assert said == []
+    other = configure("teacher.finetune.num_train_epochs=0.2")
+    made = open_workspace(other, progress=lambda what, done, total: said.append(what))
+    assert made.teacher.hash != first.teacher.hash
+    assert set(said) == {"fine-tuning the teacher"}
+    assert len(teachers() - known) == 1
+    assert not [name for name in teachers() if name.startswith(".")]
+
+
+def test_a_fine_tuned_folder_is_used_where_it_is(configure: Configure) -> None:
+    made = open_workspace(configure())
+    direct = open_workspace(configure(teacher={"model": str(made.teacher.folder)}))
+    assert direct.teacher.folder == made.teacher.folder
+    assert direct.teacher.hash == made.teacher.hash
+    assert direct.teacher.signature == made.teacher.signature
+    handed = open_workspace(configure(), teacher_folder=str(made.teacher.folder))
+    assert handed.teacher.hash == made.teacher.hash
+
+
+def test_a_backbone_without_a_trained_head_is_refused(configure: Configure, backbone: Path) -> None:
+    with pytest.raises(UserError, match=r"has no trained head for text-classification \(missing: classifier\."):
+        open_workspace(configure(teacher={"model": str(backbone)}))
+
+
+def test_a_teacher_with_other_labels_is_refused(configure: Configure, tmp_path: Path) -> None:
+    folder = open_workspace(configure()).teacher.folder
+    (tmp_path / "two.csv").write_text("text,label\n" + "w1 w2,hot\nw3,blue\n" * 8)
+    files = {"train": str(tmp_path / "two.csv"), "validation": str(tmp_path / "two.csv")}
+    task = {"kind": "text-classification", "data": files, "metric": "accuracy"}
+    with pytest.raises(UserError, match=r"the label .blue. is none of the teacher.s, cold, hot, warm"):
+        open_workspace(configure(teacher={"model": str(folder)}, task=task))
+
+
+def test_a_folder_that_holds_no_model_is_one_sentence(configure: Configure, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"teacher.model: .*empty"):
+        open_workspace(configure(teacher={"model": str(tmp_path / "empty")}))
+
+
+def test_the_hash_names_weights_and_config_and_nothing_else(configure: Configure, tmp_path: Path) -> None:
+    teacher = open_workspace(configure()).teacher
+    copy = shutil.copytree(teacher.folder, tmp_path / "copy")
+    (copy / "README.md").write_text("hello")
+    assert folder_hash(copy) == teacher.hash
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"hidden_dropout_prob": 0.2}))
+    assert folder_hash(copy) != teacher.hash
+    with pytest.raises(UserError, match="cannot be read"):
+        folder_hash(tmp_path)
+
+
+def test_a_folder_is_linked_whole_and_only_once(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "run" / "teacher"
+    (source / "inner").mkdir(parents=True)
+    target.parent.mkdir()
+    (source / "model.safetensors").write_text("weights")
+    link_folder(source, target)
+    assert [f.name for f in target.iterdir()] == ["model.safetensors"]
+    (source / "more.txt").write_text("later")
+    link_folder(source, target)
+    assert [f.name for f in target.iterdir()] == ["model.safetensors"]
+    assert [f.name for f in target.parent.iterdir()] == ["teacher"]
+
+
+def test_a_folder_is_copied_where_the_disk_has_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: object, target: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a").write_text("x")
+    link_folder(tmp_path / "source", tmp_path / "target")
+    assert (tmp_path / "target" / "a").read_text() == "x"
+
+
+def test_the_calibration_is_kept_and_made_again_when_its_file_is_damaged(configure: Configure) -> None:
+    workspace = open_workspace(configure())
+    rows = workspace.rows.train
+    workspace.teacher.calibration(rows)
+    folder = Path(os.environ["PAREDOWN_CACHE"]) / "calibrations"
+    (file,) = [f for f in folder.iterdir() if f.name.startswith(workspace.teacher.hash)]
+    whole = file.read_bytes()
+    file.write_bytes(whole[:100])
+    workspace.teacher.calibration(rows)
+    assert file.stat().st_size == len(whole)
+
+
+def test_a_named_device_is_taken_as_it_is() -> None:
+    assert device_of("cpu") == "cpu"
+    assert device_of("auto") in ("cpu", "cuda")
