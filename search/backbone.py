@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from uuid import uuid4
 
 from search.paths import cache_folder
 from spaces.errors import UserError
@@ -66,7 +66,7 @@ def _sha256_once(file: Path) -> str:
         with file.open("rb") as stream:
             known = {identity: hashlib.file_digest(stream, "sha256").hexdigest()}
         # replaced in one step: several workers may check at once
-        partial = memory.with_suffix(f".{os.getpid()}")
+        partial = memory.with_suffix(f".{uuid4().hex}")
         partial.write_text(json.dumps(known), encoding="utf-8")
         partial.replace(memory)
     return known[identity]

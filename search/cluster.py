@@ -30,7 +30,9 @@ def ray_session(config: Config, address: str | None) -> Iterator[None]:
     options: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, runtime_env={"env_vars": variables}, **options)
-    except ConnectionError as error:
+    except (ConnectionError, ValueError) as error:
+        if not address:
+            raise
         raise UserError(f"--address: no Ray cluster answers at {address!r} ({str(error).splitlines()[0]})") from error
     try:
         yield

@@ -100,7 +100,7 @@ class Conductor:
         self._numbers = 0
         self._known: set[str] = set()
         self._rungs: set[tuple[str, int]] = set()
-        self._refused_in_a_row = 0
+        self._refused_in_a_row, self._last_refusal = 0, ""
 
     @property
     def metric(self) -> Objective:
@@ -147,6 +147,8 @@ class Conductor:
             return self._launch_again(*self._queue.pop(0))
         if self.full:
             return None
+        if self._refused_in_a_row >= MAX_REFUSED:  # not said by refuse(): Ray swallows what is raised there
+            raise self._hopeless()
         sampled, plan = self._fresh_plan()
         order = Order(f"t{self._numbers:05d}", self._numbers, plan, self.seed)
         self._numbers += 1
@@ -159,6 +161,7 @@ class Conductor:
         """Note what a trial shows at a rung; True when it should stop there."""
         running = self.running[trial]
         running.last = report
+        self._refused_in_a_row = 0
         columns, name = report.columns, self.metric.name
         metric = _finite(columns[name])
         if (trial, report.rung) not in self._rungs:  # a restarted trial shows its last rung again
@@ -206,6 +209,7 @@ class Conductor:
         self.study.tell(running.sampled, state=TrialState.FAIL)
         self.journal.end(running.journal_number, TrialState.FAIL, None)
         self.store.forget(trial)
+        self._refused_in_a_row += 1
         self._count_refusal(running.order.plan, reason)
 
     def _fresh_plan(self) -> tuple[optuna.Trial, Plan]:
@@ -220,14 +224,16 @@ class Conductor:
             broken = self._broken(plan)
             if broken is None and (plan.hash not in self._known or repeats >= MOST_REPEATS):
                 self._known.add(plan.hash)
-                self._refused_in_a_row = 0
                 return sampled, plan
             self.study.tell(sampled, state=TrialState.FAIL)
             if broken is not None:
                 self._count_refusal(plan, broken)
             else:
                 repeats += 1
-        raise UserError(f"constraints: none of {MAX_REFUSED} plans in a row meets them; loosen one or widen the space")
+        raise self._hopeless()
+
+    def _hopeless(self) -> UserError:
+        return UserError(f"constraints: {MAX_REFUSED} plans in a row break one ({self._last_refusal}); loosen it")
 
     def _ask(self) -> optuna.Trial:
         with warnings.catch_warnings():  # a coordinate fitted to a plan may lie outside of the sampled range
@@ -244,10 +250,8 @@ class Conductor:
 
     def _count_refusal(self, plan: Plan, reason: str) -> None:
         self.refused += 1
-        self._refused_in_a_row += 1
+        self._last_refusal = reason
         self.store.log("refused", plan=plan.hash, reason=reason)
-        if self._refused_in_a_row >= MAX_REFUSED:
-            raise UserError(f"constraints: {MAX_REFUSED} plans in a row break one ({reason}); loosen it")
 
     def _launch_again(self, trial: str, number: int, frozen: FrozenTrial) -> Order:
         plan = Plan.from_dict(frozen.user_attrs["plan"])

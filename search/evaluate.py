@@ -8,6 +8,7 @@ from typing import Any
 
 from search.config import Config, Task
 from search.data import Split, load_data, load_split
+from search.data.labels import output_names
 from search.kinds import KINDS
 from search.latency import meter_of
 from search.model_folder import FACTS, ModelFacts, read_facts, tokenizer_of
@@ -59,7 +60,7 @@ def evaluate_folder(folder: Path, data: Path | None = None) -> dict[str, Any]:
 def spec_of(task: Task, config: Any) -> TaskSpec:
     """Return the task with the labels that the model was trained on, in the order of its outputs."""
     names = {int(number): str(name) for number, name in (config.id2label or {}).items()}
-    labels = () if task.kind == "regression" else tuple(names[number] for number in sorted(names))
+    labels = () if task.kind == "regression" else output_names([names[number] for number in sorted(names)])
     return TaskSpec(KINDS[task.kind], task.metric, labels, task.max_length)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.worker import WorkSpec, workspace_of
+from search.worker import WorkSpec, failure, workspace_of
 
 if TYPE_CHECKING:
     from search.workspace import Workspace
@@ -17,16 +18,30 @@ UNIFORM_BUDGETS = (0.5, 0.25, 0.1, 0.05)
 
 
 def uniform_baseline(work: WorkSpec, share: float) -> dict[str, Any]:
-    """Train uniform low rank at ``share`` of the free groups as a trial would, and return its row."""
+    """Train uniform low rank at ``share`` of the free groups as a trial would, and return its row.
+
+    Like a trial's, its failure is not the run's: what is returned then has the key ``failed``.
+    """
+    try:
+        return _uniform_row(work, share)
+    except Exception as error:
+        return {"name": f"uniform-{share:.2f}", "failed": failure(error)}
+
+
+def _uniform_row(work: WorkSpec, share: float) -> dict[str, Any]:
     from search.sampling import PROPOSED_OBJECTIVES, nearest_distillation
     from search.trial import run_trial
     from search.workspace import make_space
     from spaces.plan import Plan
 
     workspace = workspace_of(work)
-    space = make_space(workspace.config, workspace.teacher.signature, workspace.curves)
+    # low rank whatever the methods of the space, and no limit on its size: it is drawn, never picked
+    space = replace(
+        make_space(workspace.config, workspace.teacher.signature, workspace.curves),
+        methods=("lowrank",),
+        max_bytes=None,
+    )
     values: dict[str, Any] = {"budget": max(share, space.codec.least_bytes / space.codec.dense_bytes)}
-    values |= {f"{unit}.method": "lowrank" for unit in space.codec.method_units}
     settings = nearest_distillation(space.distillation or {}, values["budget"], PROPOSED_OBJECTIVES)
     plan = Plan(space.student(values, "uniform"), settings)
     with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
@@ -96,7 +111,7 @@ def final_sitting(work: WorkSpec, folders: dict[str, str]) -> dict[str, dict[str
     test = workspace.rows.test
     for trial, model in models.items() if test is not None else ():
         assert test is not None, "the loop is empty without test rows"
-        score = workspace.spec.score(predict(model, test), test.labels)
+        score = workspace.spec.score(predict(model, test, autocast=False), test.labels)
         result[trial] |= score_columns(workspace.spec.metric, score, prefix="test.")
     return result
 

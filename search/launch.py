@@ -25,6 +25,8 @@ from spaces.objectives import Objective, objective
 from spaces.signature import Signature
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from analysis.run import Run
     from search.conductor import Conductor
 
@@ -73,7 +75,17 @@ def _search(config: Config, store: RunStore, objectives: list[Objective], consol
     if found.restored or found.requeued:
         console.print(found.sentence(), highlight=False)
     store.log("started", restored=found.restored, requeued=found.requeued, failed=found.failed)
+    if info["state"] != "FINISHED" or not conductor.done:  # else the same command again changes nothing
+        _run_and_finish(config, conductor, info, console)
+    if all(row["state"] == "FAIL" for row in store.rows) and store.rows:
+        reasons = [row["reason"] for row in store.rows]
+        raise RuntimeError(f"every trial failed; the commonest reason: {max(set(reasons), key=reasons.count)}")
+
+
+def _run_and_finish(config: Config, conductor: Conductor, info: dict[str, Any], console: Console) -> None:
+    store = conductor.store
     work = _work(config, info["teacher"]["latency_ms"], teacher=str(store.folder / "teacher"))
+    store.json("run.json", info | {"state": "RUNNING"})
     state = "INTERRUPTED"
     try:
         _run(config, conductor, work, console)
@@ -86,9 +98,6 @@ def _search(config: Config, store: RunStore, objectives: list[Objective], consol
             console.print(f"{ended}; the same command goes on from here", highlight=False)
     finally:
         _write_state(store, info, state, conductor)
-    if all(row["state"] == "FAIL" for row in store.rows) and store.rows:
-        reasons = [row["reason"] for row in store.rows]
-        raise RuntimeError(f"every trial failed; the commonest reason: {max(set(reasons), key=reasons.count)}")
 
 
 def _run(config: Config, conductor: Conductor, work: WorkSpec, console: Console) -> None:
@@ -120,7 +129,7 @@ def make_conductor(config: Config, store: RunStore, objectives: list[Objective],
 
     from search.conductor import Conductor
     from search.journal import Journal
-    from search.sampling import make_sampler, propose
+    from search.sampling import make_sampler, propose, seed_after
     from search.stopper import FrontStopper
     from search.workspace import make_space
 
@@ -128,12 +137,14 @@ def make_conductor(config: Config, store: RunStore, objectives: list[Objective],
     signature = Signature.from_json((store.folder / "signature.json").read_text(encoding="utf-8"))
     stopping = config.early_stopping
     options: dict[str, Any] = {"propose": propose} if config.search.sampler == "auto" else {}
+    journal = Journal(store.folder / "study.log", objectives)
+    seed = seed_after(len(journal.trials()), config.search.seed)
     return Conductor(
         store,
-        Journal(store.folder / "study.log", objectives),
+        journal,
         make_space(config, signature, Curves.load(store.folder / "curves.npz")),
         objectives,
-        make_sampler(config.search.sampler, config.search.seed, config.search.trials),
+        make_sampler(config.search.sampler, seed, config.search.trials),
         FrontStopper(objectives, enabled=stopping.enabled, grace=stopping.grace),
         config.search.trials,
         config.search.seed,
@@ -159,10 +170,12 @@ def _prepared(config: Config, store: RunStore, objectives: list[Objective], cons
         info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if info.get("format") != FORMAT:
             raise UserError(f"{file}: format is {info.get('format')!r}; this version reads format {FORMAT}")
+        from search.prepare import refuse_changed_data
         from search.teacher import folder_hash
 
         if folder_hash(store.folder / "teacher") != info["teacher"]["hash"]:
             raise UserError(f"{store.folder / 'teacher'}: the teacher was changed since the run began")
+        refuse_changed_data(config, info["data"], store.folder / "teacher")
         store.text("config.yaml", config.to_yaml())
         return info
     with Steps(console) as steps:
@@ -214,16 +227,31 @@ def _finish(config: Config, store: RunStore, info: dict[str, Any], work: WorkSpe
     if not (store.folder / "baselines.parquet").exists():
         shares = [(work, share) for share in UNIFORM_BUDGETS]
         uniform = remote_calls(config, uniform_baseline, shares, steps, "training the uniform baselines")
+        for lost in (row for row in uniform if "failed" in row):
+            store.log("baseline failed", **lost)
         teachers = remote_calls(config, teacher_baselines, [(work, info["teacher"])], steps, "measuring the teacher")
-        store.parquet("baselines.parquet", pd.DataFrame([*teachers[0], *uniform]))
+        rows = [*teachers[0], *(row for row in uniform if "failed" not in row)]
+        store.parquet("baselines.parquet", pd.DataFrame(rows))
     front = store.front()
-    if len(front):
-        folders = {t: str(store.folder / "checkpoints" / t) for t in front["trial"]}
+    folders = _models(store, front)
+    if folders:
         (sitting,) = remote_calls(config, final_sitting, [(work, folders)], steps, "measuring the front in one sitting")
         info["teacher"] |= sitting["teacher"]
         measured = pd.DataFrame([{"trial": t, **sitting[t]} for t in folders])
         store.parquet("front.parquet", front.merge(measured, on="trial", how="left"))
     store.json("importance.json", importance(store.trials(), info["metric"]))
+
+
+def _models(store: RunStore, front: pd.DataFrame) -> dict[str, str]:
+    """Return the model folders of the front by trial.
+
+    Latencies within 2 % count as equal, so that a trial may leave the front and come back: then its model is gone.
+    """
+    folders = {t: store.folder / "checkpoints" / t for t in front["trial"]} if len(front) else {}
+    there = {trial: str(folder) for trial, folder in folders.items() if (folder / "config.json").is_file()}
+    for trial in folders.keys() - there.keys():
+        store.log("not measured again", trial=trial, reason="its checkpoint is gone")
+    return there
 
 
 def _write_state(store: RunStore, info: dict[str, Any], state: str, conductor: Conductor) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import platform
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.worker import WorkSpec
+from spaces.errors import UserError
 
 if TYPE_CHECKING:
+    from search.config import Config
     from search.workspace import Workspace
 
 PACKAGES = ("paredown", "torch", "transformers", "ray", "optuna", "numpy", "safetensors")
@@ -22,8 +25,6 @@ def prepare_steps(work: WorkSpec, threads: int) -> Iterator[dict[str, Any]]:
 
     ``{"user_error": sentence}`` is what the user has to mend; any other exception is raised.
     """
-    from spaces.errors import UserError
-
     events: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
 
     def job() -> None:
@@ -110,6 +111,26 @@ def data_facts(workspace: Workspace) -> dict[str, Any]:
         for name in splits
         if (split := getattr(workspace.data, name)) is not None
     }
+
+
+def refuse_changed_data(config: Config, known: Mapping[str, Mapping[str, Any]], teacher: Path) -> None:
+    """Raise UserError when a split is not the one whose facts are ``known``: its trials would not compare.
+
+    ``teacher`` is the run's own, whose outputs tell the order of the labels.
+    """
+    from search.data import load_data
+    from search.teacher import labels_of
+
+    try:
+        now = load_data(config.task, labels_of(str(teacher))).hashes
+    except UserError:
+        return  # a file that is gone or broken is said by the trial that needs it
+    changed = [name for name, facts in known.items() if now.get(name) != facts["hash"]]
+    if changed:
+        raise UserError(
+            f"task.data: {' and '.join(changed)} changed since the run began; put the data back, or choose another "
+            "run.dir"
+        )
 
 
 def host_facts(workspace: Workspace) -> dict[str, Any]:

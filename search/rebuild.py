@@ -33,9 +33,16 @@ CONFIG_KEYS = {
 def read_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Return the recipe in ``file`` with ``final.num_train_epochs=1`` and the like; raises UserError.
 
-    Whoever names other data takes them as they are: the hashes of the task go.
+    Whoever names other data takes them as they are: the hashes of the task go. A recipe may come from strangers, so
+    that a teacher's own code is run only where an override says so.
     """
     recipe = Recipe.read(file)
+    said = any(text.partition("=")[0].strip() == "teacher.trust_remote_code" for text in overrides)
+    if recipe.teacher.get("trust_remote_code") and not said:
+        raise UserError(
+            f"{file}: teacher.trust_remote_code: the teacher needs code of its own; read what lies in "
+            f"{recipe.teacher.get('path')}, then add teacher.trust_remote_code=true to run it"
+        )
     values = copy.deepcopy(recipe.as_dict())
     for text in overrides:
         _override(values, text)

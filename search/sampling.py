@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from spaces.domains import Choices, Domain, Fixed
 from spaces.plan import Distillation, Plan
 
@@ -40,6 +42,11 @@ def make_sampler(name: str, seed: int, trials: int) -> optuna.samplers.BaseSampl
         return optuna.samplers.TPESampler(
             seed=seed, multivariate=True, group=True, n_startup_trials=max(4, min(10, trials // 3))
         )
+
+
+def seed_after(started: int, seed: int) -> int:
+    """Return the sampler's seed once ``started`` trials were journalled: a resumed search must not draw them again."""
+    return seed if not started else int(np.random.SeedSequence([seed, started]).generate_state(1)[0])
 
 
 def propose(space: Space, number: int) -> Plan | None:

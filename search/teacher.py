@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -138,11 +138,14 @@ def label_order(config: TeacherConfig) -> tuple[str, ...] | None:
 
 
 def labels_of(source: str, trust_remote_code: bool = False) -> tuple[str, ...] | None:
-    """Return the names of a model's outputs in order, from a folder's ``config.json`` or the hub; None without any."""
+    """Return the names of a model's outputs in order, from a folder's ``config.json`` or the hub; None without any.
+
+    transformers leaves a classifier's default names out of the file: LABEL_0 and LABEL_1.
+    """
     file = Path(source) / "config.json"
     try:
         if file.exists():
-            names = json.loads(file.read_text(encoding="utf-8")).get("id2label")
+            names = _named_outputs(json.loads(file.read_text(encoding="utf-8")))
         else:
             from transformers import AutoConfig
 
@@ -151,6 +154,14 @@ def labels_of(source: str, trust_remote_code: bool = False) -> tuple[str, ...] |
         sentence = str(error).strip().splitlines()[0]
         raise UserError(f"teacher.model: {source!r} cannot be loaded ({sentence})") from error
     return tuple(str(names[key]) for key in sorted(names, key=int)) if names else None
+
+
+def _named_outputs(config: Mapping[str, Any]) -> Mapping[Any, str] | None:
+    """Return the names in a ``config.json`` by number; None for a model without a classifier."""
+    architecture = str((config.get("architectures") or [""])[0])
+    if "id2label" in config or not architecture.endswith("Classification"):
+        return config.get("id2label")
+    return {number: f"LABEL_{number}" for number in range(int(config.get("num_labels", 2)))}
 
 
 def folder_hash(folder: Path) -> str:
@@ -222,6 +233,7 @@ def _standard_copy(source: str, config: TeacherConfig, spec: TaskSpec, cache: Pa
 
 def _load(source: str, config: TeacherConfig, spec: TaskSpec, *, new_head: bool) -> tuple[Any, Any]:
     import transformers
+    from safetensors import SafetensorError
 
     auto = getattr(transformers, spec.kind.auto_class)
     arguments = spec.model_arguments() if new_head else {}
@@ -234,7 +246,7 @@ def _load(source: str, config: TeacherConfig, spec: TaskSpec, *, new_head: bool)
             output_loading_info=True,
             **arguments,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         sentence = str(error).strip().splitlines()[0]
         raise UserError(f"teacher.model: {config.model!r} cannot be loaded ({sentence})") from error
     if not new_head:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -92,7 +92,7 @@ class TrialData:
             return np.load(file, allow_pickle=False)
         logits = predict(self.teacher.model, rows)
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.stem}.{os.getpid()}.npy")
+        partial = file.with_name(f".{file.stem}.{uuid4().hex}.npy")
         np.save(partial, logits, allow_pickle=False)
         partial.replace(file)
         return logits

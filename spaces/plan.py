@@ -33,15 +33,18 @@ class Choice:
         return cls(method, tuple(sorted(numbers.items())))
 
     def __getitem__(self, name: str) -> int:
-        """Return an integer of the choice."""
-        value = dict(self.numbers)[name]
+        """Return an integer of the choice; raises UserError where there is none: plans are written by hand too."""
+        value = dict(self.numbers).get(name)
         if not isinstance(value, int):
-            raise TypeError(f"{name} of {self.method} is {value!r}, not an integer")
+            raise UserError(f"plan: {name} of a {self.method} choice is {value!r}; expected an integer")
         return value
 
     def text(self, name: str) -> str:
-        """Return a name of the choice, such as its pattern."""
-        return str(dict(self.numbers)[name])
+        """Return a name of the choice, such as its pattern; raises UserError where there is none."""
+        value = dict(self.numbers).get(name)
+        if not isinstance(value, str):
+            raise UserError(f"plan: {name} of a {self.method} choice is {value!r}; expected a name")
+        return value
 
     def as_dict(self) -> dict[str, int | str]:
         """Return ``{"method": ..., **numbers}``."""
@@ -237,6 +240,8 @@ class Plan:
             return cls.from_json(file.read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file}: byte {error.start} is not UTF-8 text") from error
 
 
 def _only(value: Mapping[str, Any], allowed: list[str], where: str) -> None:

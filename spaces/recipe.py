@@ -94,14 +94,24 @@ class Recipe:
         try:
             if file.stat().st_size > MAX_BYTES:
                 raise UserError(f"{file}: larger than {MAX_BYTES // 1_000_000} MB, which no recipe is")
-            value = yaml.safe_load(file.read_text(encoding="utf-8"))
+            value = yaml.load(file.read_text(encoding="utf-8"), Loader=_PlainLoader)
         except OSError as error:
             raise UserError(f"{file}: cannot be read ({error.strerror})") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             line = getattr(getattr(error, "problem_mark", None), "line", None)
             at = f":{line + 1}" if line is not None else ""
             raise UserError(f"{file}{at}: not YAML that can be read") from error
         return cls.from_dict(value, str(file))
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """The safe loader without aliases, which we never write: a few of them can stand for millions of values."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", mark)
+        return super().compose_node(parent, index)
 
 
 def _plain(value: Any) -> Any:

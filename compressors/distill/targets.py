@@ -8,13 +8,13 @@ makes the folder's name from what the outputs depend on: the teacher's hash and 
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -141,7 +141,7 @@ def _compute(
     batch_size: int,
 ) -> dict[str, npt.NDArray[Any]]:
     arrays: dict[str, npt.NDArray[Any]] = {}
-    partial = {name: folder / f".{name}.{os.getpid()}.partial" for name in widths} if folder else {}
+    partial = {name: folder / f".{name}.{uuid4().hex}.partial" for name in widths} if folder else {}
     try:
         for name, width in widths.items():
             shape = (len_of(name, data), width)
@@ -178,7 +178,7 @@ def _publish(folder: Path, name: str, array: npt.NDArray[Any], partial: Path) ->
     checksum = _checksum(partial, *_stamp(partial))
     file = folder / f"{name}.{checksum:08x}.npy"
     partial.replace(file)
-    note = folder / f".{name}.{os.getpid()}.json.partial"
+    note = folder / f".{name}.{uuid4().hex}.json.partial"
     note.write_text(json.dumps({"file": file.name, "crc32": checksum}), encoding="utf-8")
     note.replace(folder / f"{name}.json")
     return np.load(file, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]

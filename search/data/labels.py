@@ -43,9 +43,7 @@ def in_order(labels: tuple[str, ...], order: Sequence[str] | None) -> tuple[str,
     """
     if order is None or not labels:
         return labels
-    names = tuple(order)
-    if all(name == f"LABEL_{number}" for number, name in enumerate(names)):
-        names = tuple(str(number) for number in range(len(names)))
+    names = output_names(order)
     unknown = [label for label in labels if label not in names]
     if unknown:
         raise UserError(
@@ -53,6 +51,13 @@ def in_order(labels: tuple[str, ...], order: Sequence[str] | None) -> tuple[str,
             "side, or fine-tune with teacher.finetune"
         )
     return names
+
+
+def output_names(order: Sequence[str]) -> tuple[str, ...]:
+    """Return what a model's outputs are called among the data's labels: LABEL_0, LABEL_1 are 0 and 1."""
+    if all(name == f"LABEL_{number}" for number, name in enumerate(order)):
+        return tuple(str(number) for number in range(len(order)))
+    return tuple(order)
 
 
 def to_split(rows: Rows, kind: Kind, labels: Sequence[str]) -> Split:

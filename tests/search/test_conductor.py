@@ -59,6 +59,7 @@ def build(tmp_path: Path) -> Build:
     def make(trials: int = 6, sampler: str = "random", grace: int = 4, methods: Any = None, **rest: Any) -> Conductor:
         folder = tmp_path / "run"
         store = RunStore(folder, OBJECTIVES)
+        options: dict[str, Any] = rest | ({"propose": propose} if sampler == "auto" else {})
         return Conductor(
             store,
             Journal(folder / "study.log", OBJECTIVES),
@@ -69,8 +70,7 @@ def build(tmp_path: Path) -> Build:
             trials,
             0,
             8,
-            **({"propose": propose} if sampler == "auto" else {}),
-            **rest,
+            **options,
         )
 
     return make

@@ -16,6 +16,7 @@ from search.forecast import forecast
 from search.model_folder import read_facts
 from search.oneshot import make_plan
 from search.train import train_recipe
+from search.workspace import open_workspace
 from spaces.errors import UserError
 
 Configure = Callable[..., Config]
@@ -82,6 +83,30 @@ def test_without_its_teacher_the_rest_is_still_said(trained: Path, tmp_path: Pat
     assert found["latency_ms"] > 0
     assert "agreement" not in found
     assert "there is no model in" in found["note"]
+
+
+def test_a_teacher_whose_outputs_have_no_names_is_told_by_number(configure: Configure, tmp_path: Path) -> None:
+    """transformers writes no id2label for two classes, and LABEL_0, LABEL_1, ... for more."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    for split in ("train", "validation", "test"):
+        (tmp_path / f"{split}.csv").write_text("text,label\n" + "".join(f"w{n} w{n % 7},{n % 2}\n" for n in range(40)))
+    data = {split: str(tmp_path / f"{split}.csv") for split in ("train", "validation", "test")}
+    task = {"kind": "text-classification", "data": data, "metric": "accuracy"}
+    made = Path(open_workspace(configure("teacher.finetune.num_train_epochs=1", task=task)).teacher.folder)
+    model = AutoModelForSequenceClassification.from_pretrained(made)
+    model.config.id2label, model.config.label2id = {0: "LABEL_0", 1: "LABEL_1"}, {"LABEL_0": 0, "LABEL_1": 1}
+    model.save_pretrained(tmp_path / "teacher")
+    AutoTokenizer.from_pretrained(made).save_pretrained(tmp_path / "teacher")
+    assert "id2label" not in json.loads((tmp_path / "teacher" / "config.json").read_text())
+    config = configure("fidelity.max_steps=2", teacher={"model": str(tmp_path / "teacher")}, task=task)
+    recipe = make_plan(config, keep=0.6, size_mb=None, method="lowrank", allocator="uniform", init="svd")
+    result = train_recipe(recipe.save(tmp_path / "recipe.yaml"), tmp_path / "m", as_trial=True)
+    assert evaluate_folder(tmp_path / "m")["accuracy"] == result.achieved["test.accuracy"]
+    for file in data.values():
+        Path(file).write_text("text,label\n" + "w1 w2,no\nw3,yes\n" * 8)
+    with pytest.raises(UserError, match=r"the label .no. is none of the teacher.s, LABEL_0, LABEL_1"):
+        open_workspace(config)
 
 
 def test_code_that_a_folder_asks_for_is_not_run(trained: Path, tmp_path: Path) -> None:

@@ -33,13 +33,11 @@ def test_categories_count_as_one_coordinate() -> None:
 
 
 def test_coordinates_that_few_trials_have_are_left_out_and_gaps_are_filled() -> None:
+    columns: dict[str, Any] = {}
     some, few = np.arange(60.0), np.full(60, np.nan)
     some[:20], few[:20] = np.nan, 1.0
-    assert set(importance(trials(**{"p.some": some, "p.few": few}), "accuracy")) == {
-        "p.budget",
-        "p.qkv.tilt",
-        "p.some",
-    }
+    columns |= {"p.some": some, "p.few": few}
+    assert set(importance(trials(**columns), "accuracy")) == {"p.budget", "p.qkv.tilt", "p.some"}
 
 
 def test_too_few_complete_trials_say_nothing() -> None:

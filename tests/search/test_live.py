@@ -84,9 +84,14 @@ def test_the_picture_counts_and_shows_the_front(conductor: Any) -> None:
 def test_a_terminal_is_drawn_at_most_once_a_second(conductor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     at = [100.0]
     monkeypatch.setattr("search.live.time", SimpleNamespace(monotonic=lambda: at[0]))
-    drawn = []
+    drawn: list[float] = []
+
+    def picture() -> str:
+        drawn.append(at[0])
+        return ""
+
     with Screen(conductor, console(terminal=True)) as screen:
-        monkeypatch.setattr(screen, "picture", lambda: drawn.append(at[0]) or "")
+        monkeypatch.setattr(screen, "picture", picture)
         for moment in (100.5, 101.1, 101.5, 102.2):
             at[0] = moment
             screen()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -51,7 +53,7 @@ def test_a_lead_within_the_prior_gap_stops_nobody() -> None:
 @given(st.floats(0, 1), st.floats(1.0001, 10), st.sampled_from(["size", "latency"]))
 def test_a_dearer_trial_never_stops_a_cheaper_one(metric: float, factor: float, cost: str) -> None:
     judge = stopper()
-    dearer = {"size": 10.0 * factor} if cost == "size" else {"latency": 5.0 * factor * 1.021}
+    dearer: dict[str, Any] = {"size": 10.0 * factor} if cost == "size" else {"latency": 5.0 * factor * 1.021}
     show(judge, 0, 1.0, **dearer)
     assert judge.rival(show(judge, 1, metric), 1) is None
 

@@ -181,6 +181,39 @@ def test_a_wrong_override_is_one_sentence(recipe_file: Path, override: str, word
         open_recipe(read_recipe(recipe_file, [override]), recipe_file)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: 2024-99-99\n", "not YAML that can be read"),
+        ("a: &a [1, 2]\nb: *a\n", "recipe.yaml:2: not YAML that can be read"),
+        ("a: " + "[" * 3000 + "]" * 3000 + "\n", "not YAML that can be read"),
+    ],
+)
+def test_yaml_that_no_recipe_holds_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(UserError, match=words):
+        read_recipe(tmp_path / "recipe.yaml")
+
+
+def test_a_teachers_own_code_is_run_only_where_the_user_says_so(recipe_file: Path, tmp_path: Path) -> None:
+    teacher = {**Recipe.read(recipe_file).teacher, "trust_remote_code": True}
+    recipe = change(recipe_file, tmp_path / "recipe.yaml", teacher=teacher)
+    with pytest.raises(UserError, match=r"then add teacher.trust_remote_code=true to run it"):
+        read_recipe(recipe)
+    assert read_recipe(recipe, ["teacher.trust_remote_code=true"]).teacher["trust_remote_code"] is True
+    assert read_recipe(recipe, ["teacher.trust_remote_code=false"]).teacher["trust_remote_code"] is False
+
+
+@pytest.mark.parametrize("numbers", [{}, {"rank": "eight"}, {"rank": None}])
+def test_a_choice_without_its_number_is_one_sentence(recipe_file: Path, tmp_path: Path, numbers: Any) -> None:
+    plan = yaml.safe_load(recipe_file.read_text())["plan"]
+    path = next(iter(plan["student"]["choices"]))
+    plan["student"]["choices"][path] = {"method": "lowrank", **numbers}
+    recipe = change(recipe_file, tmp_path / "recipe.yaml", plan=plan)
+    with pytest.raises(UserError, match="plan: rank "):
+        train_recipe(recipe, tmp_path / "m")
+
+
 def test_a_plan_for_another_model_is_refused(recipe_file: Path, tmp_path: Path) -> None:
     plan = yaml.safe_load(recipe_file.read_text())["plan"]
     plan["student"]["signature"] = "0" * 16

@@ -87,11 +87,13 @@ def test_without_orders_ray_waits_for_what_runs_and_then_ends() -> None:
     conductor, searcher, _ = begun()
     assert searcher.suggest("ray2") is None
     conductor.running.clear()
-    assert searcher.suggest("ray2") == Searcher.FINISHED
+    finished: Any = searcher.suggest("ray2")
+    assert finished == Searcher.FINISHED
 
 
 def test_nothing_is_launched_after_the_deadline() -> None:
-    assert searcher_of(Told([order()]), deadline=1.0).suggest("ray1") == Searcher.FINISHED
+    finished: Any = searcher_of(Told([order()]), deadline=1.0).suggest("ray1")
+    assert finished == Searcher.FINISHED
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,8 @@ def test_a_higher_tilt_never_gives_its_unit_less(minilm: Signature, make_space: 
 
 def test_methods_that_cannot_go_low_enough_give_way_to_cheaper_ones(minilm: Signature, make_space: MakeSpace) -> None:
     space = make_space(minilm, ("dense", "lowrank"), "kind")
-    values = {"budget": space.bounds[0] * 1.2} | {f"{unit}.method": "dense" for unit in space.codec.method_units}
+    values: dict[str, Any] = {"budget": space.bounds[0] * 1.2}
+    values |= {f"{unit}.method": "dense" for unit in space.codec.method_units}
     choices = space.codec.decode(values)
     assert any(choice.method == "lowrank" for choice in choices.values())
     assert space.codec.stored(student_of(space, choices)) <= values["budget"] * space.codec.dense_bytes
@@ -152,7 +153,7 @@ def test_encoding_plans_of_several_methods_is_mostly_within_one_rung(
         decoded = space.codec.decode(space.codec.encode(student_of(space, choices)))
         worst.append(max(apart(space.codec, choices, decoded)))
         assert mean(apart(space.codec, choices, decoded)) < 8
-    assert sum(rungs <= 1 for rungs in worst) >= 10
+    assert sum(rungs <= 1 for rungs in worst) >= 12
 
 
 @pytest.mark.parametrize("granularity", COARSE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,7 +95,12 @@ def test_flops_equal_what_torch_counts(structure: Structure, rank: int) -> None:
     from compressors.apply import blank_student
     from compressors.signature import signature_of
 
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+    }
     config = BertConfig(vocab_size=300, max_position_embeddings=64, **sizes)
     teacher = BertForSequenceClassification(config)
     signature = signature_of(teacher)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from spaces import methods
@@ -43,6 +43,7 @@ def test_ladders_rise_strictly_and_stay_below_dense(name: str, m: int, n: int, k
 def test_the_knobs_of_a_choice_offer_it_again(name: str, knobs: Knobs, place: float) -> None:
     method, shape = methods.get(name), (384, 1536)
     choices = ladder(method, shape, knobs, 4).choices
+    assume(choices)  # little of a coarse mask and much low rank is never below dense
     choice = choices[int(place * (len(choices) - 1))]
     again = [method.knobs(shape, choice), *method.shared_knobs([(shape, choice)], 4)]
     assert any(choice in ladder(method, shape, k, 4).index for k in again)

@@ -61,7 +61,8 @@ def test_only_active_coordinates_are_asked_and_their_kinds_never_change(
     minilm: Signature, make_space: MakeSpace
 ) -> None:
     space = make_space(minilm, EVERY, "kind", distillation=DISTILLATION)
-    asked, seen = study(), {}
+    asked = study()
+    seen: dict[str, Any] = {}
     for _ in range(30):
         trial = asked.ask()
         space.suggest(trial)

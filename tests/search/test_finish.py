@@ -1,0 +1,52 @@
+"""The end of a search: what is missing or fails there costs its own row, never the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from search.config import Config
+from search.finish import uniform_baseline
+from search.launch import _models
+from search.store import RunStore
+from search.worker import WorkSpec, workspace_of
+from spaces.objectives import objective
+from spaces.plan import Plan
+
+Configure = Callable[..., Config]
+
+
+@pytest.fixture
+def work(configure: Configure, cache: Path) -> WorkSpec:
+    """Kronecker is all that this space offers."""
+    overrides = ("space.methods=[dense, kronecker]", "space.granularity=none", "fidelity.max_steps=2")
+    return WorkSpec(configure(*overrides).to_yaml(), str(cache))
+
+
+def test_the_uniform_baseline_is_low_rank_whatever_the_space_offers(
+    work: WorkSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[Plan] = []
+
+    def run_trial(plan: Plan, *_: object, **__: object) -> object:
+        plans.append(plan)
+        raise RuntimeError("loss is not finite")
+
+    monkeypatch.setattr("search.trial.run_trial", run_trial)
+    row = uniform_baseline(work, 0.6)
+    workspace_of.cache_clear()
+    assert {choice.method for _, choice in plans[0].student} == {"lowrank"}
+    assert row == {"name": "uniform-0.60", "failed": "RuntimeError: loss is not finite"}
+
+
+def test_a_front_trial_whose_model_is_gone_is_left_out_of_the_last_sitting(tmp_path: Path) -> None:
+    store = RunStore(tmp_path, [objective("accuracy"), objective("size_mb")])
+    folder = tmp_path / "checkpoints" / "t00001"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    assert _models(store, pd.DataFrame({"trial": ["t00000", "t00001"]})) == {"t00001": str(folder)}
+    assert '"trial":"t00000"' in (tmp_path / "log.jsonl").read_text()
+    assert _models(store, pd.DataFrame()) == {}

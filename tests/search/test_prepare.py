@@ -1,0 +1,31 @@
+"""What is computed once per run, and that a resumed run still has the data that it began with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from search.config import Config
+from search.prepare import data_facts, refuse_changed_data
+from search.workspace import open_workspace
+from spaces.errors import UserError
+
+Configure = Callable[..., Config]
+
+
+def test_data_that_changed_since_the_run_began_are_refused(
+    configure: Configure, task_data: dict[str, str], tmp_path: Path
+) -> None:
+    files = {split: tmp_path / f"{split}.csv" for split in task_data}
+    for split, file in files.items():
+        file.write_text(Path(task_data[split]).read_text())
+    config = configure(f"task.data.validation={files['validation']}", f"task.data.test={files['test']}")
+    workspace = open_workspace(config)
+    known, teacher = data_facts(workspace), workspace.teacher.folder
+    refuse_changed_data(config, known, teacher)
+    for split in ("validation", "test"):
+        files[split].write_text(files[split].read_text() + "w1 w2,hot\n")
+    with pytest.raises(UserError, match=r"task.data: validation and test changed since the run began"):
+        refuse_changed_data(config, known, teacher)
