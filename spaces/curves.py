@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -51,11 +50,6 @@ class Curves:
     def density(self, module: Module) -> Floats:
         """Return the energy per stored weight of each component: the marginal value of the next rank."""
         return self.of(module) / sum(module.shape)
-
-    @cached_property
-    def totals(self) -> dict[str, float]:
-        """Sum of the energies by path."""
-        return {path: float(np.sum(e)) for path, e in self.energies.items()}
 
     def residual(self, module: Module, rank: float) -> float:
         """Return the energy that the best ``rank`` leaves, linear between whole ranks."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 import pytest
+import ray
 
 from search import conductor as module
 from search.conductor import Conductor
+from search.config import Config
 from search.journal import Journal
+from search.launch import run_search
 from search.sampling import make_sampler, seed_after
 from search.stopper import FrontStopper
 from search.store import RunStore
@@ -56,6 +60,20 @@ def test_a_limit_that_no_trial_meets_when_measured_ends_the_search(
         conductor.refuse(order.trial, "latency_ms is 9, above 5")
     with pytest.raises(UserError, match=r"constraints: 5 plans in a row break one \(latency_ms is 9, above 5\)"):
         conductor.next()
+
+
+@pytest.mark.slow
+def test_on_ray_too_it_ends_with_a_sentence(
+    configure: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray swallows what is raised while it ends a trial."""
+    real = ray.init
+    monkeypatch.setattr(ray, "init", lambda **rest: real(num_cpus=2, object_store_memory=100_000_000, **rest))
+    monkeypatch.setattr(module, "MAX_REFUSED", 3)
+    config = configure("search.max_concurrent=1", "fidelity.max_steps=2", constraints={"latency_ms": 1e-6})
+    with pytest.raises(UserError, match=r"constraints: 3 plans in a row break one \(latency_ms is"):
+        run_search(config)
+    assert not (tmp_path / "run" / "trials.jsonl").exists()
 
 
 def test_one_trial_that_meets_the_limit_keeps_the_search_going(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
