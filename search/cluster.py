@@ -22,7 +22,7 @@ def ray_session(config: Config, address: str | None) -> Iterator[None]:
     """Connect to a Ray cluster, or start Ray here and end it afterwards."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # no GPU asked for, none seen
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Ray Tune's own progress boxes
     import ray
 
@@ -58,14 +58,16 @@ def max_concurrent(config: Config) -> int:
     return math.floor(min(places))
 
 
-def remote_facts(work: WorkSpec, steps: Steps) -> dict[str, Any]:
-    """Run the preparation as a task on all cores of a node, following its progress."""
+def remote_facts(config: Config, work: WorkSpec, steps: Steps) -> dict[str, Any]:
+    """Run the preparation as a task on all cores of a node, and a GPU where trials have one; follow its progress."""
     import ray
 
     from search.prepare import prepare_steps
 
     cores = int(max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]))
     options: dict[str, Any] = {"num_cpus": cores, "max_calls": 1, "num_returns": "streaming"}
+    if config.resources.gpu:
+        options["num_gpus"] = min(1.0, config.resources.gpu)
     task: Any = ray.remote(**options)(prepare_steps)
     facts: dict[str, Any] = {}
     for reference in task.remote(work, cores):

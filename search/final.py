@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.device import device_of
 from search.latency import Sitting
 from search.teacher import Progress, silent
 from search.trial import STATE_FILE, evaluate, fixed_columns, save, score_columns
-from search.workspace import Workspace, device_of
+from search.workspace import Workspace
 from spaces.cost import teacher_cost
 from spaces.objectives import METRICS
 from spaces.recipe import Recipe
@@ -34,8 +35,8 @@ def train_final(recipe: Recipe, workspace: Workspace, draft: Path, progress: Pro
 
     plan, rows, state = recipe.plan, workspace.rows, draft / STATE_FILE
     student: Any = make_student(plan.student, workspace.teacher.folder, workspace.teacher.factors(rows.train))
-    student.to(device_of(workspace.config.latency.device))
     columns = fixed_columns(plan, student, workspace.teacher, workspace.meter)
+    student.to(device_of())
     data = rows.distilled(plan.distillation)
     budget = final_budget(data, workspace.config.final.num_train_epochs, workspace.budget.batch_size)
     best = KeepBest(

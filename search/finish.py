@@ -29,6 +29,7 @@ def uniform_baseline(work: WorkSpec, share: float) -> dict[str, Any]:
 
 
 def _uniform_row(work: WorkSpec, share: float) -> dict[str, Any]:
+    from search.device import device_of
     from search.sampling import PROPOSED_OBJECTIVES, nearest_distillation
     from search.trial import run_trial
     from search.workspace import make_space
@@ -52,6 +53,7 @@ def _uniform_row(work: WorkSpec, share: float) -> dict[str, Any]:
             workspace.budget,
             seed=workspace.config.search.seed,
             meter=workspace.meter,
+            device=device_of(),
             folder=Path(folder),
         )
     return {"name": f"uniform-{share:.2f}", "kind": "uniform", **outcome.columns}

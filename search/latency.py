@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from search.workspace import device_of
+from search.device import device_of
 
 if TYPE_CHECKING:
     from compressors.meter import Meter, Timing

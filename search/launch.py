@@ -88,8 +88,8 @@ def _run_and_finish(config: Config, conductor: Conductor, info: dict[str, Any], 
     store.json("run.json", info | {"state": "RUNNING"})
     state = "INTERRUPTED"
     try:
-        _run(config, conductor, work, console)
-        if conductor.done:
+        in_time = _run(config, conductor, work, console)
+        if conductor.done or not in_time:
             with Steps(console) as steps:
                 _finish(config, store, info, work, steps)
             state = "FINISHED"
@@ -100,11 +100,12 @@ def _run_and_finish(config: Config, conductor: Conductor, info: dict[str, Any], 
         _write_state(store, info, state, conductor)
 
 
-def _run(config: Config, conductor: Conductor, work: WorkSpec, console: Console) -> None:
+def _run(config: Config, conductor: Conductor, work: WorkSpec, console: Console) -> bool:
+    """Run what is left to run; False when the time limit kept trials from being launched."""
     from search.tune import Pool, run_trials
 
     if conductor.done:
-        return
+        return True
     limit = config.search.time_limit_s
     deadline = time.time() + limit if limit is not None else None
     cpu, gpu = config.resources.cpu, config.resources.gpu
@@ -112,6 +113,7 @@ def _run(config: Config, conductor: Conductor, work: WorkSpec, console: Console)
         run_trials(conductor, work, Pool(cpu, gpu, max_concurrent(config), deadline), screen)
         screen()
     console.print(conductor_summary(conductor), highlight=False)
+    return deadline is None or time.time() < deadline or conductor.done
 
 
 def conductor_summary(conductor: Conductor) -> str:
@@ -179,7 +181,7 @@ def _prepared(config: Config, store: RunStore, objectives: list[Objective], cons
         store.text("config.yaml", config.to_yaml())
         return info
     with Steps(console) as steps:
-        facts = remote_facts(_work(config, None), steps)
+        facts = remote_facts(config, _work(config, None), steps)
     from search.teacher import link_folder
 
     shutil.rmtree(store.folder / "teacher", ignore_errors=True)  # of a start that ended before the run began

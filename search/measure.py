@@ -95,8 +95,8 @@ def _rows(
     students: Mapping[str, Any], folders: Mapping[str, Path], teacher: Teacher | None, target: Latency, scratch: Path
 ) -> list[dict[str, Any]]:
     from compressors.meter import Meter
+    from search.device import device_of
     from search.latency import columns
-    from search.workspace import device_of
 
     models = {**({"teacher": teacher.model} if teacher is not None else {}), **students}
     device = device_of(target.device) if target.runtime == "torch" else "cpu"

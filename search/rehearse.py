@@ -16,10 +16,10 @@ from compressors.distill.objective import needed
 from compressors.distill.trainer import Budget, Rung, distil
 from compressors.signature import config_dict, signature_of
 from search.backbone import resolve
+from search.device import device_of
 from search.paths import cache_folder
 from search.teacher import CALIBRATION_BATCH, CALIBRATION_ROWS, finetuned_folder, make_teacher
 from search.trial_data import TARGET_BYTES
-from search.workspace import device_of
 from spaces.cost import cost, teacher_cost
 from spaces.domains import Choices
 from spaces.errors import UserError

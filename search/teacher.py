@@ -8,13 +8,16 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import numpy as np
+
 from search.backbone import resolve
+from search.device import device_of
 from spaces.canonical import short_hash
 from spaces.errors import UserError
 from spaces.signature import Signature, read_signature
@@ -31,6 +34,11 @@ Progress = Callable[[str, int, int], None]
 
 CALIBRATION_ROWS = 1024
 CALIBRATION_BATCH = 32
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model")
+
+FINETUNE = 1
+"""Goes up when fine-tuning changes, so that a teacher of an older version is not taken from the cache."""
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -49,14 +57,16 @@ class Teacher:
     auto_class: str
     cache: Path
     trust_remote_code: bool = False
+    _factors: dict[str, Factors] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def model(self) -> Any:
-        """The model in eval mode, float32."""
+        """The model in eval mode, float32, on the GPU where this process sees one."""
         import transformers
 
         auto = getattr(transformers, self.auto_class)
-        return auto.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code, dtype="float32").eval()
+        model = auto.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code, dtype="float32")
+        return model.eval().to(device_of())
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -71,11 +81,15 @@ class Teacher:
         return read_signature(self.folder)
 
     def calibration(self, data: Encoded) -> Calibration:
-        """Return the second moments over the first rows of ``data``, computed once per teacher and data."""
+        """Return the second moments over 1,024 rows of ``data``, computed once per teacher and data.
+
+        The rows are drawn with a fixed seed: a file is often sorted by label.
+        """
         from compressors.calibration import Calibration, calibrate
         from compressors.distill.batches import collate, order
 
-        rows = data.take(range(min(len(data), CALIBRATION_ROWS)))
+        drawn = np.random.default_rng(0).permutation(len(data))[:CALIBRATION_ROWS]
+        rows = data.take(np.sort(drawn))
         file = self.cache / "calibrations" / f"{self.hash}-{rows.hash}.safetensors"
         if file.exists():
             with suppress(UserError):  # of another version, or damaged: the cache is made again
@@ -90,9 +104,11 @@ class Teacher:
         """Return the closed forms of the teacher's matrices, shared by all trials through the cache."""
         from compressors.factors import Factors
 
-        return Factors.read(
-            self.folder, self.calibration(data), folder=self.cache / "factors", signature=self.signature
-        )
+        if data.hash not in self._factors:
+            self._factors[data.hash] = Factors.read(
+                self.folder, self.calibration(data), folder=self.cache / "factors", signature=self.signature
+            )
+        return self._factors[data.hash]
 
 
 def make_teacher(
@@ -125,7 +141,7 @@ def finetuned_folder(
 ) -> Path:
     """Return where the teacher fine-tuned from ``source`` is kept; it exists once that was done."""
     assert config.finetune is not None, "the caller asked for fine-tuning"
-    key = [_source_hash(source), config.finetune.model_dump(), _spec_dict(spec), data_hash, seed]
+    key = [FINETUNE, _source_hash(source), config.finetune.model_dump(), _spec_dict(spec), data_hash, seed]
     return cache / "teachers" / short_hash(key)
 
 
@@ -208,7 +224,7 @@ def _finetune(
     torch.manual_seed(seed)
     model, tokenizer = _load(source, config, spec, new_head=True)
     finetune(
-        model,
+        model.to(device_of()),
         train(tokenizer),
         num_train_epochs=config.finetune.num_train_epochs,
         learning_rate=config.finetune.learning_rate,
@@ -277,10 +293,14 @@ def _save(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def _source_hash(source: str) -> str:
-    """Return what names the content of a model: its weights' hash, else its files' sizes and times, else its hub id."""
+    """Return what names a model's content: weights, config and tokenizer, else its files' sizes and times.
+
+    A model of the hub has its id.
+    """
     folder = Path(source)
     if (folder / "model.safetensors").exists():
-        return folder_hash(folder)
+        words = [f for name in TOKENIZER_FILES if (f := folder / name).is_file()]
+        return short_hash([folder_hash(folder), [hashlib.sha256(f.read_bytes()).hexdigest() for f in words]])
     if not folder.is_dir():
         return source
     files = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(folder.iterdir()) if f.is_file()]

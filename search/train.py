@@ -86,6 +86,7 @@ def train_recipe(recipe: Path, out: Path, *, as_trial: bool = False, overrides: 
 def _as_trial(recipe: Recipe, workspace: Workspace, draft: Path, progress: Progress = silent) -> dict[str, Any]:
     """Run the trial again: the same code, budget, seed and number of threads."""
     from compressors.distill.machine import torch_threads
+    from search.device import device_of
     from search.trial import STATE_FILE, RungReport, run_trial
 
     budget = workspace.budget
@@ -102,6 +103,7 @@ def _as_trial(recipe: Recipe, workspace: Workspace, draft: Path, progress: Progr
             budget,
             seed=workspace.config.search.seed,
             meter=workspace.meter,
+            device=device_of(),
             folder=draft,
             start=draft / STATE_FILE,
             report=report,

@@ -60,20 +60,22 @@ def run_trial(
     seed: int,
     meter: Meter,
     folder: Path,
+    device: str = "cpu",
     start: Path | None = None,
     report: Report = lambda rung: False,
 ) -> Outcome:
     """Train the student of ``plan`` briefly and measure it; ``folder`` receives its state and the finished model.
 
-    ``start`` is the state file of an earlier attempt. Raises ``NonFiniteLoss`` and whatever the machine raises: the
-    caller turns that into a FAIL with its reason.
+    ``device`` is what it trains on; the meter has its own. ``start`` is the state file of an earlier attempt. Raises
+    ``NonFiniteLoss`` and whatever the machine raises: the caller turns that into a FAIL with its reason.
     """
     from compressors.apply import make_student, trainable_parameters
     from compressors.distill.trainer import Rung, distil
 
     began = time.perf_counter()
-    student = make_student(plan.student, teacher.folder, teacher.factors(data.train))
+    student: Any = make_student(plan.student, teacher.folder, teacher.factors(data.train))
     columns = fixed_columns(plan, student, teacher, meter) | {"seed": seed}
+    student.to(device)
 
     def look(model: Any, rung: int, step: int, loss: float | None) -> bool:
         score, logits = evaluate(model, data)

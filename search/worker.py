@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.device import device_of
 from search.trial import Outcome, RungReport, run_trial
 from spaces.plan import Plan
 
@@ -104,6 +105,7 @@ def _train(config: dict[str, Any], work: WorkSpec, folder: Path) -> Outcome:
         space.budget,
         seed=config["seed"],
         meter=space.meter,
+        device=device_of(),
         folder=folder,
         start=source / STATE_FILE if source is not None else None,
         report=report,

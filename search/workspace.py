@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.config import Config
 from search.data import TaskData, load_data
+from search.device import device_of
 from search.paths import cache_folder
 from search.tasks import TaskSpec
 from search.teacher import Progress, Teacher, folder_hash, label_order, labels_of, make_teacher, silent
@@ -110,12 +111,3 @@ def make_space(config: Config, signature: Any, curves: Curves) -> Space:
         stored_dtype=config.run.stored_dtype,
         max_bytes=limit * 1e6 if limit is not None else None,
     )
-
-
-def device_of(name: str) -> str:
-    """Return the device that ``auto`` stands for here: the first GPU, else the CPU."""
-    if name != "auto":
-        return name
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
