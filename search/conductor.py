@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.journal import Journal
+from search.orders import Order, Propose, Restored, Running
 from search.stopper import FrontStopper
 from search.store import RunStore
 from search.trial import STATE_FILE, RungReport
@@ -32,41 +32,6 @@ MOST_REPEATS = 20
 """So often a plan that was tried already is drawn again before it is tried again: the space may hold no other."""
 
 STATES = {"COMPLETE": TrialState.COMPLETE, "STOPPED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
-
-
-@dataclass(frozen=True)
-class Order:
-    """A trial to run: ``start`` is the checkpoint folder of an earlier attempt, where there is one."""
-
-    trial: str
-    number: int
-    plan: Plan
-    seed: int
-    start: Path | None = None
-
-
-@dataclass
-class Running:
-    """What the driver knows of a trial that runs."""
-
-    order: Order
-    sampled: optuna.Trial
-    journal_number: int
-    last: RungReport | None = None
-    stopped_for: str | None = None
-
-
-@dataclass(frozen=True)
-class Restored:
-    """What a start found in the run folder."""
-
-    restored: int
-    requeued: int
-    failed: int
-
-    def sentence(self) -> str:
-        """Say it in the words that scripts look for."""
-        return f"restored {self.restored}, requeued {self.requeued}, failed {self.failed}"
 
 
 @dataclass
@@ -87,7 +52,7 @@ class Conductor:
     seed: int
     sequence_length: int
     constraints: Mapping[str, float] = field(default_factory=dict)
-    propose: Callable[[Space, int], Plan | None] = lambda space, number: None
+    propose: Propose | None = None
     max_steps: float = math.inf
     running: dict[str, Running] = field(default_factory=dict)
     refused: int = 0
@@ -216,7 +181,7 @@ class Conductor:
         """Ask for a plan until one meets the constraints that can be known and was not tried before."""
         repeats = 0
         for attempt in range(MAX_REFUSED + MOST_REPEATS):
-            proposed = self.propose(self.space, self._numbers) if attempt == 0 else None
+            proposed = self._proposed() if attempt == 0 else None
             if proposed is not None and proposed.hash not in self._known:
                 self.study.enqueue_trial(self.space.encode(proposed), user_attrs={"plan": proposed.as_dict()})
             sampled = self._ask()
@@ -234,6 +199,14 @@ class Conductor:
 
     def _hopeless(self) -> UserError:
         return UserError(f"constraints: {MAX_REFUSED} plans in a row break one ({self._last_refusal}); loosen it")
+
+    def _proposed(self) -> Plan | None:
+        """Return the plan proposed for the next trial, if any; the front is given by its trials' coordinates."""
+        if self.propose is None:
+            return None
+        rows = self.store.front().to_dict("records")
+        front = [{str(k)[2:]: v for k, v in row.items() if str(k).startswith("p.") and v == v} for row in rows]
+        return self.propose(self.space, self._numbers, front)
 
     def _ask(self) -> optuna.Trial:
         with warnings.catch_warnings():  # a coordinate fitted to a plan may lie outside of the sampled range

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from search.neighbours import neighbour
 from spaces.domains import Choices, Domain, Fixed
 from spaces.plan import Distillation, Plan
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from spaces.space import Space
 
 PROPOSED = 3
-"""With ``auto``, two trials of every three are the allocator's; the third is the sampler's own."""
+"""With ``auto``, two trials of every three are the allocator's; the third is a neighbour or the sampler's own."""
 
 PROPOSED_OBJECTIVES = ("logits+hidden+attention", "logits+hidden", "logits")
 """By accuracy after a short training at any size (MiniLM-L6, TREC-6: at 0.05 of the encoder 88.3 % against 87.0)."""
@@ -49,14 +50,18 @@ def seed_after(started: int, seed: int) -> int:
     return seed if not started else int(np.random.SeedSequence([seed, started]).generate_state(1)[0])
 
 
-def propose(space: Space, number: int) -> Plan | None:
-    """Return the allocator's plan for trial ``number``, or None where the sampler is to choose.
+def propose(space: Space, number: int, front: Sequence[Mapping[str, Any]] = ()) -> Plan | None:
+    """Return the plan for trial ``number``, or None where the sampler is to choose.
 
-    Budgets follow the van der Corput sequence on a log axis: whatever the number of trials, they cover the sizes
-    evenly, and each new one falls into the largest gap.
+    Of six trials four are the allocator's, one is a neighbour of a trial on the ``front`` (given by coordinates),
+    and one is the sampler's. The allocator's budgets follow the van der Corput sequence on a log axis: whatever the
+    number of trials, they cover the sizes evenly, and each new one falls into the largest gap.
     """
     if number % PROPOSED == PROPOSED - 1:
-        return None
+        if number % (2 * PROPOSED) != PROPOSED - 1 or not front:
+            return None
+        rng = np.random.default_rng([number, len(front)])
+        return neighbour(space, front[int(rng.integers(len(front)))], rng)
     low, high = space.bounds
     share = van_der_corput(number - number // PROPOSED)
     values: dict[str, Any] = {"budget": low * (high / low) ** share}

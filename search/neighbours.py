@@ -1,0 +1,64 @@
+"""Local moves: a plan near a good plan is good."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from spaces import methods
+from spaces.coordinates import MAX_TILT, offered_patterns
+from spaces.domains import Choices, Domain, Fixed
+from spaces.plan import Distillation, Plan
+from spaces.space import Space
+
+MOVED = 0.3
+"""How likely each unit's tilt, and each distillation setting, is to move; a method changes in one unit of one move."""
+TILT_STEP = 0.5
+BUDGET_STEP = 0.15
+"""Standard deviations of a tilt's move, and of the logarithm of the budget."""
+
+
+def neighbour(space: Space, values: Mapping[str, Any], rng: np.random.Generator) -> Plan:
+    """Return a plan near the one at ``values``, coordinates of a trial with those of its distillation."""
+    moved = dict(values)
+    low, high = space.bounds
+    moved["budget"] = float(np.clip(values["budget"] * np.exp(rng.normal(0, BUDGET_STEP)), low, high))
+    for unit in space.codec.tilt_units:
+        if rng.random() < MOVED:
+            tilt = float(values.get(f"{unit}.tilt", 0.0)) + rng.normal(0, TILT_STEP)
+            moved[f"{unit}.tilt"] = float(np.clip(tilt, -MAX_TILT, MAX_TILT))
+    if space.codec.method_units and rng.random() < MOVED:
+        moved |= _other_method(space, rng)
+    return Plan(space.student(moved), _distillation(space.distillation or {}, values, rng))
+
+
+def _other_method(space: Space, rng: np.random.Generator) -> dict[str, Any]:
+    """Give one unit a method drawn from the list, with knobs drawn evenly."""
+    unit = str(rng.choice(space.codec.method_units))
+    name = str(rng.choice(list(space.methods)))
+    values: dict[str, Any] = {f"{unit}.method": name}
+    for ask in methods.get(name).asks:
+        values[f"{unit}.{ask}"] = str(rng.choice(offered_patterns())) if ask == "pattern" else float(rng.random())
+    return values
+
+
+def _distillation(domains: Mapping[str, Domain], values: Mapping[str, Any], rng: np.random.Generator) -> Distillation:
+    settings: dict[str, Any] = {}
+    for name, domain in domains.items():
+        now = values.get(f"distillation.{name}")
+        settings[name] = _moved(domain, now, rng) if now is None or rng.random() < MOVED else now
+    return Distillation(**settings)
+
+
+def _moved(domain: Domain, now: Any, rng: np.random.Generator) -> Any:
+    """Return a value of ``domain`` near ``now``: a sixth of the range away on its own axis, or another choice."""
+    if isinstance(domain, Fixed):
+        return domain.value
+    if isinstance(domain, Choices):
+        return domain.values[int(rng.integers(len(domain.values)))]
+    low, high = (np.log(domain.low), np.log(domain.high)) if domain.log else (domain.low, domain.high)
+    middle = (low + high) / 2 if now is None else np.log(now) if domain.log else now
+    drawn = float(np.clip(middle + rng.normal(0, (high - low) / 6), low, high))
+    return float(np.exp(drawn)) if domain.log else drawn

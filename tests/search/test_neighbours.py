@@ -1,0 +1,60 @@
+"""Local moves stay in the space and near where they start."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search.neighbours import neighbour
+from spaces.curves import Curves
+from spaces.domains import Choices, Fixed, Range
+from spaces.signature import make_signature
+from spaces.space import Space
+from spaces.tensors import TensorSpec
+
+DOMAINS = {
+    "learning_rate": Range(2e-5, 5e-4, log=True),
+    "temperature": Range(1, 8),
+    "objective": Choices(("logits", "relations")),
+    "label_weight": Fixed(0.25),
+}
+
+
+def small_space() -> Space:
+    tensors = [TensorSpec("embeddings.word_embeddings.weight", "F32", (500, 64))]
+    for block in range(3):
+        head = f"encoder.layer.{block}"
+        for name, shape in (
+            ("attention.self.query", (64, 64)),
+            ("attention.output.dense", (64, 64)),
+            ("intermediate.dense", (256, 64)),
+            ("output.dense", (64, 256)),
+        ):
+            tensors.append(TensorSpec(f"{head}.{name}.weight", "F32", shape))
+    config = {"hidden_size": 64, "num_attention_heads": 4, "vocab_size": 500, "model_type": "bert"}
+    signature = make_signature(config, tensors)
+    methods = ("dense", "lowrank", "kronecker", "sparse")
+    return Space(signature, Curves.flat(signature), methods, distillation=DOMAINS)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.15, 0.9))
+def test_a_neighbour_is_a_plan_of_the_space_with_about_the_same_bytes(seed: int, budget: float) -> None:
+    space = small_space()
+    start = {"budget": budget, "distillation.learning_rate": 1e-4, "distillation.temperature": 2.0}
+    plan = neighbour(space, start, np.random.default_rng(seed))
+    low, high = space.bounds
+    stored = space.codec.stored(plan.student) / space.codec.dense_bytes
+    assert stored <= min(high, budget * np.exp(1.0)) + 1e-9
+    assert 2e-5 <= plan.distillation.learning_rate <= 5e-4
+    assert 1 <= plan.distillation.temperature <= 8
+    assert plan.distillation.objective in ("logits", "relations")
+    assert plan.distillation.label_weight == 0.25
+    assert space.encode(plan)["budget"] >= low * 0.5
+
+
+def test_the_same_seed_makes_the_same_move() -> None:
+    space, start = small_space(), {"budget": 0.4}
+    moves = [neighbour(space, start, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    assert moves[0] == moves[1] != moves[2]
