@@ -70,7 +70,7 @@ def expected_teacher(config: Config, spec: TaskSpec, data: TaskData) -> Expected
 
     Raises UserError where the model cannot be loaded or, without ``finetune``, does not fit the task.
     """
-    options: dict[str, Any] = {"seed": config.search.seed, "cache": cache_folder(), "data_hash": data.hashes["train"]}
+    options: dict[str, Any] = {"cache": cache_folder(), "data_hash": data.hashes["train"]}
     if config.teacher.finetune is None:
         made = make_teacher(config.teacher, spec, lambda tokenizer: spec.encode(tokenizer, data.train), **options)
         return ExpectedTeacher(made.signature, read_config(made.folder), str(made.folder), missing=False)

@@ -37,6 +37,9 @@ CALIBRATION_BATCH = 32
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model")
 
+TEACHER_SEED = 0
+"""Searches with other seeds share their teacher."""
+
 FINETUNE = 1
 """Goes up when fine-tuning changes, so that a teacher of an older version is not taken from the cache."""
 
@@ -116,7 +119,6 @@ def make_teacher(
     spec: TaskSpec,
     train: Callable[[Any], Encoded],
     *,
-    seed: int,
     cache: Path,
     data_hash: str,
     progress: Progress = silent,
@@ -130,18 +132,16 @@ def make_teacher(
     if config.finetune is None:
         folder = _standard_copy(source, config, spec, cache)
     else:
-        folder = finetuned_folder(config, spec, source, seed=seed, cache=cache, data_hash=data_hash)
+        folder = finetuned_folder(config, spec, source, cache=cache, data_hash=data_hash)
         if not (folder / "model.safetensors").exists():
-            _finetune(source, folder, config, spec, train, seed, progress)
+            _finetune(source, folder, config, spec, train, progress)
     return Teacher(folder, folder_hash(folder), spec.kind.auto_class, cache, config.trust_remote_code)
 
 
-def finetuned_folder(
-    config: TeacherConfig, spec: TaskSpec, source: str, *, seed: int, cache: Path, data_hash: str
-) -> Path:
+def finetuned_folder(config: TeacherConfig, spec: TaskSpec, source: str, *, cache: Path, data_hash: str) -> Path:
     """Return where the teacher fine-tuned from ``source`` is kept; it exists once that was done."""
     assert config.finetune is not None, "the caller asked for fine-tuning"
-    key = [FINETUNE, _source_hash(source), config.finetune.model_dump(), _spec_dict(spec), data_hash, seed]
+    key = [FINETUNE, _source_hash(source), config.finetune.model_dump(), _spec_dict(spec), data_hash, TEACHER_SEED]
     return cache / "teachers" / short_hash(key)
 
 
@@ -213,7 +213,6 @@ def _finetune(
     config: TeacherConfig,
     spec: TaskSpec,
     train: Callable[[Any], Encoded],
-    seed: int,
     progress: Progress,
 ) -> None:
     import torch
@@ -221,14 +220,14 @@ def _finetune(
     from compressors.distill.finetune import finetune
 
     assert config.finetune is not None, "the caller asked for fine-tuning"
-    torch.manual_seed(seed)
+    torch.manual_seed(TEACHER_SEED)
     model, tokenizer = _load(source, config, spec, new_head=True)
     finetune(
         model.to(device_of()),
         train(tokenizer),
         num_train_epochs=config.finetune.num_train_epochs,
         learning_rate=config.finetune.learning_rate,
-        seed=seed,
+        seed=TEACHER_SEED,
         on_step=lambda done, total: progress("fine-tuning the teacher", done, total),
     )
     _save(model, tokenizer, folder)

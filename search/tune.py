@@ -93,8 +93,8 @@ class ConductedSearcher(_Conducted, Searcher):
             finished: Any = Searcher.FINISHED  # a word in place of a config, in Ray's own typing too
             return finished  # type: ignore[no-any-return]
         self.ids[trial_id] = order.trial
-        start = str(order.start) if order.start is not None else None
-        return {"trial": order.trial, "plan": order.plan.to_json(), "seed": order.seed, "start": start}
+        start = order.start or self.conductor.store.folder / "checkpoints" / order.trial
+        return {"trial": order.trial, "plan": order.plan.to_json(), "seed": order.seed, "start": str(start)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: rungs reach the conductor through the scheduler, which alone may stop a trial."""
@@ -150,8 +150,11 @@ class ConductedCallback(_Conducted, Callback):
         self.conductor, self.searcher, self.watch = conductor, searcher, watch
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
-        """Put the files of a rung, or of the finished model, where the run folder has them."""
-        self.conductor.store.checkpoint(self.searcher.ids[trial.trial_id], Path(checkpoint.path))
+        """Put the files of a rung, or of the finished model, where the run folder has them, and not twice."""
+        source = Path(checkpoint.path)
+        self.conductor.store.checkpoint(self.searcher.ids[trial.trial_id], source)
+        for file in source.iterdir():
+            file.unlink()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

@@ -59,8 +59,8 @@ def workspace_of(work: WorkSpec) -> Workspace:
 def train_trial(config: dict[str, Any], work: WorkSpec) -> None:
     """Run one trial and report its rungs to Ray Tune; what goes wrong in it is reported, never raised.
 
-    ``config`` has trial, plan (JSON), seed and start. Ray starts a trial whose worker died again from the checkpoint
-    of its last rung.
+    ``config`` has trial, plan (JSON), seed and start: the folder where the run keeps the checkpoint of its last rung,
+    from which Ray starts a trial again whose worker died.
     """
     from ray import tune
 
@@ -84,7 +84,9 @@ def _train(config: dict[str, Any], work: WorkSpec, folder: Path) -> Outcome:
 
     space = workspace_of(work)
     earlier = tune.get_checkpoint()
-    source = Path(earlier.path) if earlier is not None else Path(config["start"]) if config["start"] else None
+    places = [Path(earlier.path)] if earlier is not None else []
+    places += [Path(config["start"])] if config["start"] else []
+    start = next((place / STATE_FILE for place in places if (place / STATE_FILE).exists()), None)
 
     def report(rung: RungReport) -> bool:
         if rung.rung == 0:
@@ -107,7 +109,7 @@ def _train(config: dict[str, Any], work: WorkSpec, folder: Path) -> Outcome:
         meter=space.meter,
         device=device_of(),
         folder=folder,
-        start=source / STATE_FILE if source is not None else None,
+        start=start,
         report=report,
     )
 

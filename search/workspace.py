@@ -88,7 +88,6 @@ def open_workspace(
         config.teacher,
         spec,
         lambda tokenizer: spec.encode(tokenizer, data.train),
-        seed=config.search.seed,
         cache=cache_folder(),
         data_hash=data.hashes["train"],
         progress=progress,

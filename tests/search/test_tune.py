@@ -31,7 +31,7 @@ class Told:
     running: dict[str, Any] = field(default_factory=dict)
     told: list[tuple[Any, ...]] = field(default_factory=list)
     stops: bool = False
-    store: Any = None
+    store: Any = field(default_factory=lambda: SimpleNamespace(folder=Path("a-run")))
 
     def next(self) -> Order | None:
         if not self.orders:
@@ -147,7 +147,9 @@ def test_checkpoints_reach_the_run_folder_and_the_screen_follows(tmp_path: Path)
     conductor.store = SimpleNamespace(checkpoint=lambda trial, path: kept.append((trial, path)))
     callback = ConductedCallback(conductor, searcher, lambda: drawn.append(1))  # type: ignore[arg-type]
     trial: Any = SimpleNamespace(trial_id="ray1")
+    (tmp_path / "state.safetensors").touch()
     callback.on_checkpoint(1, [], trial, SimpleNamespace(path=str(tmp_path)))
+    assert not list(tmp_path.iterdir())  # the run folder has it now
     callback.on_trial_result(1, [], trial, {})
     callback.on_trial_complete(1, [], trial)
     callback.on_trial_error(1, [], trial)

@@ -104,10 +104,17 @@ def test_a_trial_goes_on_from_rays_checkpoint_before_that_of_the_run_folder(
         return Outcome("COMPLETE", {})
 
     replace_trial(monkeypatch, run)
-    train_trial(CONFIG | {"start": str(tmp_path / "ours")}, WORK)
-    monkeypatch.setattr(tune, "get_checkpoint", lambda: SimpleNamespace(path=str(tmp_path / "rays")))
-    train_trial(CONFIG | {"start": str(tmp_path / "ours")}, WORK)
-    assert starts == [tmp_path / "ours" / STATE_FILE, tmp_path / "rays" / STATE_FILE]
+    ours, rays = tmp_path / "ours" / STATE_FILE, tmp_path / "rays" / STATE_FILE
+    ours.parent.mkdir()
+    rays.parent.mkdir()
+    train_trial(CONFIG | {"start": str(ours.parent)}, WORK)
+    ours.touch()
+    train_trial(CONFIG | {"start": str(ours.parent)}, WORK)
+    monkeypatch.setattr(tune, "get_checkpoint", lambda: SimpleNamespace(path=str(rays.parent)))
+    train_trial(CONFIG | {"start": str(ours.parent)}, WORK)
+    rays.touch()
+    train_trial(CONFIG | {"start": str(ours.parent)}, WORK)
+    assert starts == [None, ours, ours, rays]
 
 
 def test_a_latency_within_its_tolerance_is_no_break() -> None:
