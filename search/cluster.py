@@ -41,11 +41,12 @@ def ray_session(config: Config, address: str | None) -> Iterator[None]:
 
 
 def max_concurrent(config: Config) -> int:
-    """Return how many trials run at once: as many as the cluster's cores and GPUs hold."""
+    """Return how many trials run at once: as many as the cluster's cores and GPUs hold, or as the config says.
+
+    Raises UserError when there is no place for one: Ray would wait for it without a word.
+    """
     import ray
 
-    if config.search.max_concurrent != "auto":
-        return int(config.search.max_concurrent)
     there: dict[str, float] = ray.cluster_resources()
     places = [there.get("CPU", 1) / config.resources.cpu]
     if config.resources.gpu:
@@ -55,7 +56,8 @@ def max_concurrent(config: Config) -> int:
             f"resources: a trial asks for {config.resources.cpu:g} CPU and {config.resources.gpu:g} GPU; "
             f"there are {there.get('CPU', 0):g} CPU and {there.get('GPU', 0):g} GPU"
         )
-    return math.floor(min(places))
+    asked = config.search.max_concurrent
+    return math.floor(min(places)) if asked == "auto" else int(asked)
 
 
 def remote_facts(config: Config, work: WorkSpec, steps: Steps) -> dict[str, Any]:

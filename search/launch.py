@@ -12,6 +12,7 @@ import yaml
 from rich.console import Console
 
 from analysis.front import Reference, hypervolume, make_reference
+from analysis.reading import FORMAT, read_info
 from search.cluster import max_concurrent, ray_session, remote_calls, remote_facts
 from search.config import Config, config_from, same_run_or_difference
 from search.importance import importance
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from analysis.run import Run
     from search.conductor import Conductor
 
-FORMAT = 1
 MEASURED = ("latency_ms", "memory_mb")
 """Costs that are measured before a trial's first step, so that a broken limit refuses it there."""
 
@@ -48,6 +48,7 @@ def run_search(config: Config, *, address: str | None = None, console: Console |
     store.lock.acquire()
     try:
         with ray_session(config, address):
+            max_concurrent(config)  # a trial that fits nowhere is said before anything is trained
             _search(config, store, objectives, console)
     finally:
         store.lock.release()
@@ -167,14 +168,10 @@ def _prepared(config: Config, store: RunStore, objectives: list[Objective], cons
     """Return ``run.json``: of the earlier start, or new with teacher, signature and curves beside it."""
     file = store.folder / "run.json"
     if file.exists():
-        import json
-
-        info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if info.get("format") != FORMAT:
-            raise UserError(f"{file}: format is {info.get('format')!r}; this version reads format {FORMAT}")
         from search.prepare import refuse_changed_data
         from search.teacher import folder_hash
 
+        info = read_info(store.folder)
         if folder_hash(store.folder / "teacher") != info["teacher"]["hash"]:
             raise UserError(f"{store.folder / 'teacher'}: the teacher was changed since the run began")
         refuse_changed_data(config, info["data"], store.folder / "teacher")
