@@ -93,8 +93,8 @@ class Assembled(StoredWeight):
     """A weight that has to be put together from masks before it can be used.
 
     With gradients it is assembled anew, differentiably; without, once: the assembled tensors are kept until a
-    parameter changes or moves, a gradient is wanted, or the mode changes. (Versions alone do not tell: torch's fused
-    optimisers and writes through ``.data`` leave them as they are.)
+    parameter changes or moves, a gradient is wanted, or the mode or autocast changes. (Versions alone do not tell:
+    torch's fused optimisers and writes through ``.data`` leave them as they are.)
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -114,7 +114,8 @@ class Assembled(StoredWeight):
         if self.training or torch.is_grad_enabled():
             self._kept = None
             return self.assemble()
-        state = tuple(_state(t) for t in (*self._parameters.values(), *self._buffers.values()) if t is not None)
+        tensors = [t for t in (*self._parameters.values(), *self._buffers.values()) if t is not None]
+        state = (_autocast(tensors[0].device.type), *map(_state, tensors))
         if self._kept is None or self._kept[0] != state:
             self._kept = (state, self.assemble())
         return self._kept[1]
@@ -392,6 +393,11 @@ def scatter(values: Tensor, index: Tensor, shape: Shape) -> Tensor:
 
 def _parameter(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(*shape) * 0.02)
+
+
+def _autocast(device: str) -> Any:
+    """Return the type that products have now: what is assembled under autocast is of that type."""
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
 def _state(tensor: Tensor) -> tuple[int, int]:

@@ -227,6 +227,16 @@ def test_layers_work_under_autocast(choice: Choice) -> None:
 
 
 @pytest.mark.parametrize("choice", CHANGING, ids=lambda c: c.method)
+def test_a_weight_kept_under_autocast_is_not_used_outside_of_it(choice: Choice) -> None:
+    module, x = layer((16, 32), choice).float().eval(), torch.randn(2, 32)
+    plain = module(x).detach()  # with gradients nothing is kept
+    with torch.no_grad():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            module(x)
+        assert torch.allclose(module(x), plain, atol=1e-6)
+
+
+@pytest.mark.parametrize("choice", CHANGING, ids=lambda c: c.method)
 def test_a_layer_that_was_metered_can_be_trained(choice: Choice) -> None:
     module = layer((16, 32), choice).float().eval()
     x = torch.randn(3, 32)
