@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
@@ -162,6 +162,10 @@ class Student:
         return cls.of(str(value.get("signature", "")), choices, init=init, structure=structure, stored_dtype=dtype)
 
 
+FIRST = ("objective", "learning_rate", "temperature", "label_weight", "intermediate_weight")
+"""Fields that every plan names."""
+
+
 @dataclass(frozen=True)
 class Distillation:
     """How the student is taught; numbers are kept to 3 significant digits.
@@ -189,11 +193,23 @@ class Distillation:
         if not 0 <= self.label_weight <= 1 or self.intermediate_weight < 0:
             raise UserError(f"plan: distillation.label_weight must lie in [0, 1], not {self.label_weight}")
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; of ``OPTIONAL`` fields only what differs from the default, as in older plans."""
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in OPTIONAL or getattr(self, f.name) != f.default
+        }
+
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Distillation:
         """Make one from plain JSON types; raises UserError for unknown keys."""
         _only(value, [f.name for f in fields(cls)], "plan: distillation")
         return cls(**value)
+
+
+OPTIONAL: frozenset[str] = frozenset({f.name for f in fields(Distillation)} - set(FIRST))
+"""Fields that plans leave out at their default, so that a new one changes no hash."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +226,7 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return {"student": self.student.as_dict(), "distillation": asdict(self.distillation)}
+        return {"student": self.student.as_dict(), "distillation": self.distillation.as_dict()}
 
     def to_json(self) -> str:
         """Return the canonical JSON text."""
