@@ -6,18 +6,17 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from spaces.canonical import canonical_json, short_hash, significant
+from spaces.canonical import canonical_json, short_hash
+from spaces.distillation import OBJECTIVES, Distillation
 from spaces.errors import UserError, did_you_mean
+
+__all__ = ["DENSE", "INITS", "OBJECTIVES", "Choice", "Distillation", "Plan", "Structure", "Student"]
 
 INITS = ("svd", "whitened", "fisher-whitened")
 """Closed forms a student can start from: weights alone, input second moments, both sides weighted."""
-
-OBJECTIVES = ("labels", "logits", "logits+hidden", "logits+hidden+attention", "relations")
-"""What a student is taught to match."""
 
 
 @dataclass(frozen=True)
@@ -162,56 +161,6 @@ class Student:
         return cls.of(str(value.get("signature", "")), choices, init=init, structure=structure, stored_dtype=dtype)
 
 
-FIRST = ("objective", "learning_rate", "temperature", "label_weight", "intermediate_weight")
-"""Fields that every plan names."""
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """How the student is taught; numbers are kept to 3 significant digits.
-
-    ``label_weight`` in [0, 1] is the share of the hard-label loss; ``intermediate_weight`` multiplies hidden,
-    attention and relation losses; ``temperature`` softens both distributions (the loss carries its square).
-    """
-
-    objective: str = "logits"
-    learning_rate: float = 2e-4
-    temperature: float = 2.0
-    label_weight: float = 0.0
-    intermediate_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Round the numbers and refuse what cannot be trained."""
-        for f in fields(self):
-            if f.name != "objective":
-                object.__setattr__(self, f.name, significant(_number(getattr(self, f.name), f.name)))
-        if self.objective not in OBJECTIVES:
-            close = did_you_mean(str(self.objective), list(OBJECTIVES))
-            raise UserError(f"plan: distillation.objective is {self.objective!r}{close}; allowed: {OBJECTIVES}")
-        if self.learning_rate <= 0 or self.temperature <= 0:
-            raise UserError(f"plan: distillation.learning_rate and temperature must be above 0, not {self}")
-        if not 0 <= self.label_weight <= 1 or self.intermediate_weight < 0:
-            raise UserError(f"plan: distillation.label_weight must lie in [0, 1], not {self.label_weight}")
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON types; of ``OPTIONAL`` fields only what differs from the default, as in older plans."""
-        return {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if f.name not in OPTIONAL or getattr(self, f.name) != f.default
-        }
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Distillation:
-        """Make one from plain JSON types; raises UserError for unknown keys."""
-        _only(value, [f.name for f in fields(cls)], "plan: distillation")
-        return cls(**value)
-
-
-OPTIONAL: frozenset[str] = frozenset({f.name for f in fields(Distillation)} - set(FIRST))
-"""Fields that plans leave out at their default, so that a new one changes no hash."""
-
-
 @dataclass(frozen=True)
 class Plan:
     """A student's structure and how it is distilled."""
@@ -266,9 +215,3 @@ def _only(value: Mapping[str, Any], allowed: list[str], where: str) -> None:
     for key in value:
         if key not in allowed:
             raise UserError(f"{where}: unknown key {key!r}{did_you_mean(str(key), allowed)}; allowed: {allowed}")
-
-
-def _number(value: object, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise UserError(f"plan: distillation.{name} is {value!r}; expected a number")
-    return float(value)
