@@ -76,7 +76,7 @@ class FactoredForm(Form):
             parameter.data = parameter.data.narrow(dim, 0, count).contiguous()
 
     def _count_at(self, way: float) -> int:
-        return max(self.last, round(self.first * (self.last / self.first) ** way))
+        return int(max(self.last, round(self.first * (self.last / self.first) ** way)))
 
     def _mixed(self, count: int) -> tuple[Tensor, Tensor]:
         left, right = truncation(*self.grams(), count)
