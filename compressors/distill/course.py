@@ -220,34 +220,22 @@ class Course:
         return loss if penalty is None else loss + penalty
 
 
-_NUMBER = re.compile(r"\.(\d+)\.")
+_NUMBERED = re.compile(r".*?\.\d+\.")
+"""The name of a layer: up to the first number in a path."""
 
 
-def units_of(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Return ``parameters`` in units from the top of ``model`` down: head, layers from last to first, embedding.
+def units_of(parameters: Mapping[str, nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Return ``parameters`` in units from the top of their model down: head, layers from last to first, embedding.
 
-    A layer is what the first number in a parameter's name counts; what the model defines before its first layer is the
-    embedding, what it defines after its last the head. A model without numbered layers may name the prefixes of its
-    layers itself, from the first to the last, as ``layer_names``.
+    A layer is what the first number in a parameter's name counts; what is defined before the first layer is the
+    embedding, what is defined after the last the head.
     """
-    named = tuple(getattr(model, "layer_names", ()))
-    order: list[str] = []
-    units: dict[str, list[nn.Parameter]] = {}
-    last = max((i for i, name in enumerate(parameters) if _layer_of(name, named)), default=-1)
-    for i, (name, parameter) in enumerate(parameters.items()):
-        key = _layer_of(name, named) or ("head" if i > last else "embedding" if not order else order[-1])
-        if key not in units:
-            order.append(key)
-        units.setdefault(key, []).append(parameter)
-    first = ["embedding"] if "embedding" in units else []
-    layers = [key for key in order if key not in ("embedding", "head")]
-    top = ["head"] if "head" in units else []
-    return [units[key] for key in (*top, *reversed(layers), *first)]
-
-
-def _layer_of(name: str, named: Sequence[str]) -> str:
-    """Return the name of the layer that a parameter belongs to, or nothing."""
-    if named:
-        return next((layer for layer in named if name.startswith(f"{layer}.")), "")
-    match = _NUMBER.search(name)
-    return name[: match.end()] if match else ""
+    names = list(parameters)
+    layers = [match.group() if (match := _NUMBERED.match(name)) else "" for name in names]
+    last = max((i for i, layer in enumerate(layers) if layer), default=-1)
+    units: dict[str, list[nn.Parameter]] = {"embedding": []}
+    for i, (name, layer) in enumerate(zip(names, layers, strict=True)):
+        # what stands between two layers goes with the one below
+        key = layer or ("head" if i > last else list(units)[-1])
+        units.setdefault(key, []).append(parameters[name])
+    return [unit for unit in reversed(units.values()) if unit]

@@ -175,7 +175,7 @@ class Loop:
             for i, (name, parameter) in enumerate(zip(self.names, self.parameters, strict=True)):
                 parameter.copy_(tensors[f"weight/{name}"])
                 if self.averages:
-                    self.averages[i].copy_(tensors[f"average/{name}"])
+                    self.averages[i] = tensors[f"average/{name}"].to(self.device, copy=True)
                 # A parameter that never had a gradient has no moments.
                 if f"step/{name}" in tensors:
                     moments = {m: tensors[f"{m}/{name}"].to(self.device, copy=True) for m in MOMENTS}

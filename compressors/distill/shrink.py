@@ -13,6 +13,9 @@ from compressors.forms import Forms
 from compressors.masks import unit_norms
 from spaces.plan import Distillation
 
+Cuts = tuple[int, int]
+"""How many cuts there were of factors, and of masks."""
+
 EPSILON = 1e-3
 """Keeps the weight of a group finite (Li et al. 2020, in the authors' code)."""
 
@@ -20,23 +23,24 @@ EPSILON = 1e-3
 class Shrinker:
     """Cuts the matrices of ``forms`` in rounds over the first ``shrink_share`` of the steps.
 
-    Without a penalty a round begins with its cut, so that one round is the closed form cut at once. With one it ends
-    with it: the penalty first makes small what will fall. After the last cut the matrices keep their form.
+    A round begins with its cut, so that one round is the closed form cut at once. Under a penalty, masks are cut when
+    a round ends: the penalty first makes small what will fall. After the last cut the matrices keep their form.
     """
 
     def __init__(self, forms: Forms, settings: Distillation, max_steps: int) -> None:
         self.forms, self.settings = forms, settings
         self.span = max(1, round(settings.shrink_share * max_steps))
-        self.cuts, self.weighings = 0, 0
+        self.cuts: Cuts = (0, 0)
+        self.weighings = 0
         self.gammas: list[Tensor] = []
 
     def begin_step(self, loop: Loop) -> bool:
         """Cut and weigh anew where that is due before step ``loop.step``; return whether something was cut."""
         due = self._cuts_before(loop.step)
-        fresh = due > self.cuts
+        fresh = due != self.cuts
         if fresh:
             self.cuts = due
-            for mix in self.forms.cut(self.way, regrow=self.settings.regrow):
+            for mix in self.forms.cut(*self.ways, regrow=self.settings.regrow):
                 loop.follow(mix)
         if self._weighings_before(loop.step) > self.weighings:
             self.weighings = self._weighings_before(loop.step)
@@ -44,9 +48,10 @@ class Shrinker:
         return fresh
 
     @property
-    def way(self) -> float:
-        """How far the matrices have shrunk, from 0 to 1."""
-        return self.cuts / self.settings.shrink_rounds
+    def ways(self) -> tuple[float, float]:
+        """How far factors and masks have shrunk, from 0 to 1."""
+        factors, masks = self.cuts
+        return factors / self.settings.shrink_rounds, masks / self.settings.shrink_rounds
 
     def penalty(self, step: int) -> Tensor | None:
         """Return lambda sum_g gamma_g ||W_g||, gamma_g = 1 / (||W_g|| + eps) as last weighed; None after the span.
@@ -75,19 +80,22 @@ class Shrinker:
         """Return what ``restore`` needs: tensors, and plain numbers."""
         tensors = {f"mask/{name}": tensor for name, tensor in self.forms.state().items()}
         tensors |= {f"gamma/{i}": gamma for i, gamma in enumerate(self.gammas)}
-        return tensors, {"cuts": self.cuts, "weighings": self.weighings}
+        return tensors, {"cuts": list(self.cuts), "weighings": self.weighings}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Inverse of ``state``: afterwards the parameters have the shapes in which they were saved."""
-        self.cuts, self.weighings = int(facts["cuts"]), int(facts["weighings"])
+        factors, below = facts["cuts"]
+        self.cuts, self.weighings = (int(factors), int(below)), int(facts["weighings"])
         masks = {name.removeprefix("mask/"): t for name, t in tensors.items() if name.startswith("mask/")}
-        self.forms.restore(self.way, self.settings.regrow, masks)
+        self.forms.restore(*self.ways, masks, regrow=self.settings.regrow)
         count = sum(name.startswith("gamma/") for name in tensors)
         self.gammas = [tensors[f"gamma/{i}"] for i in range(count)]
 
-    def _cuts_before(self, step: int) -> int:
+    def _cuts_before(self, step: int) -> Cuts:
         rounds = self.settings.shrink_rounds
-        return min(rounds, step * rounds // self.span + (0 if self.settings.penalty else 1))
+        ended = min(rounds, step * rounds // self.span)
+        begun = min(rounds, ended + 1)
+        return (begun, ended if self.settings.penalty else begun)
 
     def _weighings_before(self, step: int) -> int:
         """Return how often the penalty has been weighed: at the beginning, and ``penalty_updates`` times evenly."""

@@ -139,7 +139,7 @@ def distil(
     shrinking = forms if settings.shrinks else None
     with shrinking.training() if shrinking else nullcontext():
         chosen = _with_forms(student, chosen, shrinking)
-        units = units_of(student, chosen)
+        units = units_of(chosen)
         chosen |= _of_objectives(phases)
         shrinker = Shrinker(shrinking, settings, budget.max_steps) if shrinking else None
         with training(student, chosen.values(), dropout=dropout):

@@ -98,12 +98,12 @@ class Forms:
         """Return the parameters of the training layers by their names in the model."""
         return {f"{path}.{n}": p for path, form in self.by_path.items() for n, p in form.layer.named_parameters()}
 
-    def cut(self, way: float, *, regrow: bool) -> list[Mix]:
-        """Shrink all matrices to ``way``; return what that does to parameters, with their names in the model."""
+    def cut(self, factors: float, masks: float, *, regrow: bool) -> list[Mix]:
+        """Shrink factors and masks so far; return what that does to parameters, with their names in the model."""
         return [
             Mix(f"{path}.{mix.name}", mix.dim, mix.values, mix.gradients)
             for path, form in self.by_path.items()
-            for mix in form.cut(way, regrow=regrow)
+            for mix in form.cut(masks if form.masked() else factors, regrow=regrow)
         ]
 
     def hold(self) -> None:
@@ -123,11 +123,11 @@ class Forms:
         """Return tensors for ``restore``."""
         return {f"{path}/{n}": t for path, form in self.by_path.items() for n, t in form.state().items()}
 
-    def restore(self, way: float, regrow: bool, tensors: Mapping[str, Tensor]) -> None:
-        """Give all parameters the shapes that they have at ``way``, and masks what ``state`` returned."""
+    def restore(self, factors: float, masks: float, tensors: Mapping[str, Tensor], *, regrow: bool) -> None:
+        """Give parameters the shapes that they have when shrunk so far, and masks what ``state`` returned."""
         for path, form in self.by_path.items():
             own = {n.removeprefix(f"{path}/"): t for n, t in tensors.items() if n.startswith(f"{path}/")}
-            form.restore(way, regrow, own)
+            form.restore(masks if form.masked() else factors, own, regrow=regrow)
 
 
 def _place(model: nn.Module, path: str, layer: nn.Module) -> None:

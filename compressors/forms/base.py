@@ -77,7 +77,7 @@ class Form(ABC):
         return {}
 
     @abstractmethod
-    def restore(self, way: float, regrow: bool, tensors: Mapping[str, Tensor]) -> None:
+    def restore(self, way: float, tensors: Mapping[str, Tensor], *, regrow: bool) -> None:
         """Give parameters the shapes that they have at ``way``, and take what ``state`` returned."""
 
     @torch.no_grad()

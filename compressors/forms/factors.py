@@ -68,7 +68,7 @@ class FactoredForm(Form):
     def hold(self) -> None:
         """Nothing comes back by itself: what was cut is not there any more."""
 
-    def restore(self, way: float, regrow: bool, tensors: Mapping[str, Tensor]) -> None:
+    def restore(self, way: float, tensors: Mapping[str, Tensor], *, regrow: bool) -> None:
         """Shorten the factors to the shapes at ``way``; their values are restored by the loop."""
         count = self._count_at(way)
         for name, dim in zip(self.names, self.dims, strict=True):

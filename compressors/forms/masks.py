@@ -145,7 +145,7 @@ class MaskedForm(Form):
         """Return the masks as packed bits."""
         return {mask.name: pack_bits(mask.bits) for mask in self.masks if mask.bits is not None}
 
-    def restore(self, way: float, regrow: bool, tensors: Mapping[str, Tensor]) -> None:
+    def restore(self, way: float, tensors: Mapping[str, Tensor], *, regrow: bool) -> None:
         """Take the masks of ``state``."""
         self.regrow = regrow
         for mask in self.masks:

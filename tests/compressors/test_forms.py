@@ -63,7 +63,7 @@ def test_the_stored_student_has_the_tensors_of_the_arithmetic_after_any_rounds(
     with forms.training():
         assert {(n, tuple(t.shape)) for n, t in stored_tensors(model).items()} != listed
         for way in (0.25, 0.5, 1.0):
-            forms.cut(way, regrow=False)
+            forms.cut(way, way, regrow=False)
             with torch.no_grad():
                 inside = model(**batch).logits
             with forms.stored(), torch.no_grad():
@@ -83,7 +83,7 @@ def test_one_cut_of_the_whole_matrix_is_the_closed_form(
     with torch.no_grad():
         expected = model(**batch).logits
     with forms.training():
-        forms.cut(1.0, regrow=False)
+        forms.cut(1.0, 1.0, regrow=False)
     with torch.no_grad():
         torch.testing.assert_close(model(**batch).logits, expected, rtol=1e-3, atol=1e-3)
     if name != "lowrank":  # its factors may be turned
@@ -104,10 +104,10 @@ def test_a_student_of_masks_begins_as_the_teacher(
 def test_a_state_brings_back_masks_and_shapes(name: str, opened: Callable[..., Any], batch: dict[str, Tensor]) -> None:
     (model, _, forms), (other, _, again) = opened(name), opened(name)
     forms.enter()
-    forms.cut(0.5, regrow=False)
+    forms.cut(0.5, 0.5, regrow=False)
     state, values = forms.state(), {n: p.detach().clone() for n, p in forms.parameters().items()}
     again.enter()
-    again.restore(0.5, False, state)
+    again.restore(0.5, 0.5, state, regrow=False)
     with torch.no_grad():
         for n, p in again.parameters().items():
             p.copy_(values[n])
@@ -121,7 +121,7 @@ def test_what_fell_stays_zero_unless_it_may_come_back(opened: Callable[..., Any]
     for regrow in (False, True):
         _, _, forms = opened("sparse")
         forms.enter()
-        forms.cut(1.0, regrow=regrow)
+        forms.cut(1.0, 1.0, regrow=regrow)
         (form,) = list(forms.by_path.values())[:1]
         whole = form.layer.whole
         fallen = (whole == 0).nonzero()[0]
@@ -192,7 +192,7 @@ def test_kept_counts_go_down_evenly_on_a_log_axis(opened: Callable[..., Any]) ->
     path = next(p for p in forms.by_path if p.endswith("query"))
     counts = []
     for way in (0.0, 0.25, 0.5, 0.75, 1.0):
-        forms.cut(way, regrow=False)
+        forms.cut(way, way, regrow=False)
         masks = forms.by_path[path].state()
         counts.append(int(unpack_bits(masks["whole"]).sum()) if masks else 32 * 32)
     assert counts == [round(1024 * (300 / 1024) ** w) for w in (0.0, 0.25, 0.5, 0.75, 1.0)]
