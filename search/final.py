@@ -111,4 +111,3 @@ def exact_score(model: Any, rows: Encoded, workspace: Workspace) -> Any:
     from compressors.distill.evaluate import predict
 
     return workspace.spec.score(predict(model, rows, autocast=False), rows.labels)
-

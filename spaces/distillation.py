@@ -67,7 +67,7 @@ class Distillation:
     label_weight: float = 0.0
     intermediate_weight: float = 1.0
     shrink_rounds: int = 1
-    shrink_share: float = 0.5
+    shrink_share: float = 0.25
     regrow: bool = False
     penalty: float = 0.0
     penalty_updates: int = 4

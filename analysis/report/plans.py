@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -86,7 +85,7 @@ def _facts(row: pd.Series[Any]) -> list[tuple[str, str]]:
 
 def _settings(plan: Plan) -> list[tuple[str, str]]:
     student = plan.student
-    values: dict[str, Any] = {**asdict(plan.distillation), "init": student.init, "stored_dtype": student.stored_dtype}
+    values: dict[str, Any] = {**plan.distillation.as_dict(), "init": student.init, "stored_dtype": student.stored_dtype}
     structure = student.structure.as_dict()
     said = {k: "/".join(map(str, v)) if isinstance(v, list) else str(v) for k, v in structure.items()}
     numbers = {k: f"{v:g}" if isinstance(v, float) else str(v) for k, v in values.items()}

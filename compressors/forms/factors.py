@@ -152,17 +152,17 @@ def truncation(left: Tensor, right: Tensor, count: int) -> tuple[Tensor, Tensor]
     """Return X and Y (count, k): L X^T and R Y^T are the best ``count`` components of L R^T.
 
     ``left`` = L^T L and ``right`` = R^T R (k, k) in the inner products that weigh the error. With L^T L = A A^T and
-    R^T R = B B^T, L = Q_L A^T and R = Q_R B^T, so that the singular values of L R^T are those of A^T B = P S Q^T, and
-    X = S^(1/2) P^T A^(-1), Y = S^(1/2) Q^T B^(-1).
+    R^T R = B B^T, the singular values of L R^T are those of A^T B = P S Q^T, and X = S^(1/2) P^T A^(-1),
+    Y = S^(1/2) Q^T B^(-1) = S^(-1/2) P^T A^T: P and S^2 are the eigenvectors and values of A^T R^T R A.
     """
     device, dtype = left.device, left.dtype
     left, right = left.double().cpu(), right.double().cpu()
-    a, b = root_of(left, len(left), left), root_of(right, len(right), right)
-    p, s, qt = torch.linalg.svd(a.T @ b)
-    scale = s[:count].sqrt()[:, None]
-    x = scale * _right_solve(p.T[:count], a)
-    y = scale * _right_solve(qt[:count], b)
-    return x.to(device, dtype), y.to(device, dtype)
+    a = root_of(left, len(left), left)
+    squares, vectors = torch.linalg.eigh(a.T @ right @ a)
+    p = vectors.flip(1)[:, :count].T
+    root = squares.flip(0)[:count].clamp_min(torch.finfo(dtype).tiny).pow(0.25)[:, None]
+    solved: Tensor = torch.linalg.solve_triangular(a, p, upper=False, left=False)
+    return (root * solved).to(device, dtype), (p @ a.T / root).to(device, dtype)
 
 
 def mixed(tensor: Tensor, values: Tensor, dim: int) -> Tensor:
@@ -170,11 +170,6 @@ def mixed(tensor: Tensor, values: Tensor, dim: int) -> Tensor:
     moved = tensor.movedim(dim, 0)
     made = (values.to(tensor.dtype) @ moved.flatten(1)).view(-1, *moved.shape[1:])
     return made.movedim(0, dim).contiguous()
-
-
-def _right_solve(matrix: Tensor, root: Tensor) -> Tensor:
-    solved: Tensor = torch.linalg.solve_triangular(root, matrix, upper=False, left=False)
-    return solved
 
 
 def _gram(x: Tensor, y: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""Students that shrink in training: cut in rounds, judged as stored, resumed in the same bits, prepared by a penalty."""
+"""Students that shrink in training: cut in rounds, judged as stored, resumed in the same bits, under a penalty."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -121,15 +122,13 @@ def watched(model: Any, forms: Forms, settings: Distillation, monkeypatch: pytes
 @pytest.mark.parametrize("name", ["sparse", "pruned-lowrank"])
 def test_adams_momentum_brings_nothing_back_unless_it_may(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fixed = watched(*make(name)[::2], ROUNDS, monkeypatch)
-    for before, after in zip(fixed, fixed[1:], strict=False):
+    for before, after in pairwise(fixed):
         assert all(bool((b[a != 0] != 0).all()) for b, a in zip(before, after, strict=True))
     # a weight is zero again after every step: it comes back where one step is larger than the smallest that is kept
     free = Distillation(learning_rate=5e-2, shrink_rounds=4, shrink_share=0.8, regrow=True)
     grown = watched(*make(name)[::2], free, monkeypatch)
     returned = sum(
-        int((b[a != 0] == 0).sum())
-        for before, after in zip(grown, grown[1:], strict=False)
-        for b, a in zip(before, after, strict=True)
+        int((b[a != 0] == 0).sum()) for before, after in pairwise(grown) for b, a in zip(before, after, strict=True)
     )
     assert returned > 0
     kept = {int((m != 0).sum()) for m in grown[-1]}

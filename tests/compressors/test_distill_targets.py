@@ -205,7 +205,7 @@ def objective(name: str, data: Encoded, student: nn.Module, signature: Signature
     return Objective(settings, data, signature, layers=blocks_of(student, signature), hidden_size=width)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "teacher-labels"])
 @pytest.mark.parametrize("make", [bert, gpt2])
 def test_a_copy_of_the_teacher_has_only_its_label_loss_left(name: str, make: Callable[[], nn.Module]) -> None:
     teacher, data = make(), sentences()

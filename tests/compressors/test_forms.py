@@ -143,10 +143,15 @@ def test_tables_of_words_keep_their_stored_form(make_teacher: Maker, factors: Fa
 def test_a_failed_training_leaves_the_stored_layers_as_they_were(opened: Callable[..., Any]) -> None:
     model, _, forms = opened("lowrank")
     before = {n: t.clone() for n, t in stored_tensors(model).items()}
-    with pytest.raises(RuntimeError, match="power cut"), forms.training():
-        for parameter in forms.parameters().values():
-            parameter.data.fill_(float("nan"))
-        raise RuntimeError("power cut")
+
+    def fail() -> None:
+        with forms.training():
+            for parameter in forms.parameters().values():
+                parameter.data.fill_(float("nan"))
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        fail()
     assert all(torch.equal(t, before[n]) for n, t in stored_tensors(model).items())
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spaces.errors import UserError
 from spaces.distillation import FIRST, OPTIONAL
+from spaces.errors import UserError
 from spaces.plan import DENSE, OBJECTIVES, Choice, Distillation, Plan, Structure, Student
 
 CHOICES = st.one_of(
