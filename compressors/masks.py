@@ -33,9 +33,7 @@ def units(matrix: Tensor, choice: Choice) -> Tensor:
 
 def unit_norms(matrix: Tensor, choice: Choice) -> Tensor:
     """Return the Euclidean norm of every unit: (units,). Of scores instead of weights: the score of every unit."""
-    found = units(matrix, choice)
-    # a norm over one element takes 20 times as long as its magnitude
-    return found[:, 0].abs() if found.shape[1] == 1 else torch.linalg.vector_norm(found, dim=1)
+    return torch.linalg.vector_norm(units(matrix, choice), dim=1)
 
 
 def kept_units(scores: Tensor, choice: Choice) -> Tensor:
