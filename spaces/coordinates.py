@@ -17,14 +17,13 @@ from spaces.groups import Granularity, Group, units_of
 from spaces.inverse import encode
 from spaces.methods import Knobs
 from spaces.methods.base import Method, stored_bytes
-from spaces.methods.sparse import PATTERNS
 from spaces.plan import Choice, Student
 from spaces.signature import Module
 
 Values = Mapping[str, Any]
 """Coordinates by name: ``budget``, ``<unit>.method``, ``<unit>.tilt`` and what the method asks."""
 
-__all__ = ["MAX_TILT", "Codec", "Values", "offered_patterns"]
+__all__ = ["MAX_TILT", "Codec", "Values"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +141,3 @@ class Codec:
 
     def _tilt(self, values: Values, units: Sequence[str]) -> float:
         return sum(float(values.get(f"{unit}.tilt", 0.0)) for unit in units)
-
-
-def offered_patterns() -> tuple[str, ...]:
-    """Return the categories of ``<unit>.pattern``."""
-    return PATTERNS

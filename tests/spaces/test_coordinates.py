@@ -19,7 +19,7 @@ from spaces.plan import DENSE, Choice, Student
 from spaces.signature import Signature
 from spaces.space import Space
 
-EVERY = ("dense", "lowrank", "kronecker", "sparse", "lowrank+sparse", "pruned-lowrank")
+EVERY = ("dense", "lowrank", "kronecker", "sparse", "lowrank+sparse", "pruned-lowrank", "block")
 COARSE = ("model", "kind", "layer", "kind+layer", "group")
 GRANULARITIES = ("none", *COARSE, "matrix")
 SEEDS = st.integers(0, 2**32)
