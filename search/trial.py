@@ -114,7 +114,7 @@ def teaching(plan: Plan, student: Any, teacher: Teacher, data: TrialData) -> dic
     settings = plan.distillation
     values: dict[str, Any] = {
         "data": data.distilled(settings),
-        "targets": data.targets(settings, plan.student.structure.layers or teacher.signature.layers),
+        "targets": data.targets(settings, plan.student.blocks(teacher.signature.layers)),
         "settings": settings,
         "parameters": trainable_parameters(student),
     }

@@ -20,6 +20,9 @@ OBJECTIVES = (
 )
 """What a student is taught to match."""
 
+ATTENTION_OBJECTIVES = tuple(name for name in OBJECTIVES if "attention" in name or name == "relations")
+"""Those that look at attention, which an LSTM student does not have."""
+
 SCHEDULES = ("joint", "stages")
 UNFREEZING = ("all", "gradual")
 LAYER_MAPS = ("uniform", "random")

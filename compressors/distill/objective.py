@@ -6,11 +6,15 @@ layers); ``logits+hidden+attention`` (and of the attention scores); ``relations`
 Q, K, V at the last layer). Layers add up with weight 1 each, as in the papers; ``intermediate_weight`` multiplies their
 sum. With ``label_weight`` w the output loss is (1 - w) soft + w hard. A stage of a training takes some of these parts;
 one that there is for stages alone is ``representation``: the student's last hidden state against the teacher's.
+
+A student without blocks, an LSTM, has one hidden state: the representation that it projects to the teacher's width. It
+is compared with the teacher's last layer, by token, or for one answer a text with the mean over its tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,27 +65,32 @@ def random_layer_map(student_layers: int, teacher_layers: int, seed: int, epoch:
     return tuple(int(layer) + 1 for layer in sorted(drawn))
 
 
-def needed(objective: str, student_layers: int, teacher_layers: int) -> tuple[str, ...]:
-    """Return the teacher outputs of an objective: ``logits``, ``hidden.L`` (0 = embedding), ``q.B`` (block from 0)."""
-    return _needed(PARTS[objective], layer_map(student_layers, teacher_layers), teacher_layers)
+def needed(objective: str, student_layers: int, teacher_layers: int, level: str = "token") -> tuple[str, ...]:
+    """Return the teacher outputs of an objective: ``logits``, ``hidden.L`` (0 = embedding), ``q.B`` (block from 0).
+
+    ``pooled.L``, the mean of ``hidden.L`` over a text, is for students without blocks at level ``sequence``.
+    """
+    return _needed(PARTS[objective], layer_map(student_layers, teacher_layers), teacher_layers, level)
 
 
-def needed_for(settings: Distillation, student_layers: int, teacher_layers: int) -> tuple[str, ...]:
+def needed_for(
+    settings: Distillation, student_layers: int, teacher_layers: int, level: str = "token"
+) -> tuple[str, ...]:
     """Return the teacher outputs of a whole training: of all its stages, and of every layer that may be drawn."""
     layers = layer_map(student_layers, teacher_layers)
-    if settings.layer_map == "random":
+    if settings.layer_map == "random" and layers:
         layers = tuple(range(1, teacher_layers + 1))
     joint = (PARTS[settings.objective],)
     parts = joint if settings.schedule == "joint" else [stage_parts(settings.objective, stage) for stage in STAGES]
-    return tuple(dict.fromkeys(name for some in parts for name in _needed(some, layers, teacher_layers)))
+    return tuple(dict.fromkeys(name for some in parts for name in _needed(some, layers, teacher_layers, level)))
 
 
-def _needed(parts: Sequence[str], layers: Sequence[int], depth: int) -> tuple[str, ...]:
+def _needed(parts: Sequence[str], layers: Sequence[int], depth: int, level: str) -> tuple[str, ...]:
     names = ["logits"] if {"logits", "teacher-labels"} & set(parts) else []
-    if "hidden" in parts:
+    if "representation" in parts or ("hidden" in parts and not layers):
+        names.append(_last_state(len(layers), depth, level))
+    elif "hidden" in parts:
         names += [f"hidden.{layer}" for layer in (0, *layers)]
-    if "representation" in parts:
-        names += [f"hidden.{depth}"]
     if "attention" in parts:
         names += [f"{part}.{layer - 1}" for layer in layers for part in "qk"]
     if "relations" in parts:
@@ -89,11 +98,16 @@ def _needed(parts: Sequence[str], layers: Sequence[int], depth: int) -> tuple[st
     return tuple(names)
 
 
+def _last_state(student_layers: int, depth: int, level: str) -> str:
+    """Return the name of the teacher's last hidden state as the student's is compared with it."""
+    return f"{'hidden' if student_layers or level != 'sequence' else 'pooled'}.{depth}"
+
+
 class Objective(nn.Module):
     """The loss of one batch for one student; holds the projection that unequal hidden widths need (TinyBERT's W_h).
 
-    ``layers`` is the student's number of blocks, ``hidden_size`` the width of its hidden states. ``parts`` are what is
-    added up, by default those of the settings' objective.
+    ``layers`` is the student's number of blocks (0 for an LSTM), ``hidden_size`` the width of its hidden states.
+    ``parts`` are what is added up, by default those of the settings' objective.
     """
 
     def __init__(
@@ -113,7 +127,7 @@ class Objective(nn.Module):
         self.problem, self.level = data.problem, data.level
         self.projection: nn.Linear | None = None
         self.depth = signature.layers if signature else 0
-        self.random = settings.layer_map == "random" and layers < self.depth
+        self.random = settings.layer_map == "random" and 0 < layers < self.depth
         self.layer_map = layer_map(layers, self.depth)
         if {"hidden", "representation"} & set(self.parts) and signature and hidden_size != signature.hidden_size:
             generator = torch.Generator().manual_seed(seed)
@@ -124,7 +138,7 @@ class Objective(nn.Module):
     @property
     def needs(self) -> tuple[str, ...]:
         """The teacher outputs of every batch, as the layers are paired now."""
-        return _needed(self.parts, self.layer_map, self.depth)
+        return _needed(self.parts, self.layer_map, self.depth, self.level)
 
     def begin_epoch(self, epoch: int) -> None:
         """Pair the layers anew where that is left to chance."""
@@ -189,9 +203,9 @@ class Objective(nn.Module):
         self, output: object, caught: Mapping[str, Tensor], valid: Tensor, teacher: Mapping[str, Tensor]
     ) -> Tensor:
         parts = []
-        if "representation" in self.parts:
-            parts.append(losses.hidden_mse(self._state(output, -1), teacher[f"hidden.{self.depth}"], valid))
-        if "hidden" in self.parts:
+        if "representation" in self.parts or ("hidden" in self.parts and not self.layers):
+            parts.append(self._representation(output, valid, teacher))
+        elif "hidden" in self.parts:
             states = getattr(output, "hidden_states", None)
             if states is None or len(states) != self.layers + 1:
                 raise UserError(
@@ -211,11 +225,15 @@ class Objective(nn.Module):
                 parts.append(losses.relation_loss(x, y, valid, heads))
         return torch.stack(parts).sum()
 
-    def _state(self, output: object, layer: int) -> Tensor:
-        state: Tensor = output.hidden_states[layer]  # type: ignore[attr-defined]
-        if self.projection is not None:
-            state = self.projection(state)
-        return state
+    def _representation(self, output: object, valid: Tensor, teacher: Mapping[str, Tensor]) -> Tensor:
+        """Squared error of the student's last hidden state, (B, D) or (B, T, D) (XtremeDistil, section 3)."""
+        state, target = self._state(output, -1), teacher[_last_state(self.layers, self.depth, self.level)]
+        places = valid if state.dim() == 3 else torch.ones_like(valid[:, 0])
+        return losses.hidden_mse(state, target, places)
+
+    def _state(self, output: Any, layer: int) -> Tensor:
+        state: Tensor = output.hidden_states[layer]
+        return state if self.projection is None else self.projection(state)
 
     def _attention(
         self, own: int, block: int, caught: Mapping[str, Tensor], valid: Tensor, teacher: Mapping[str, Tensor]

@@ -64,7 +64,7 @@ def _objective(
     layers, width = 0, 0
     if set(parts) & set(INSIDE):
         layers, width = blocks_of(student, targets.signature), targets.signature.hidden_size
-        if not layers and "representation" not in parts:
+        if not layers and {"attention", "relations"} & set(parts):
             raise UserError(f"plan: distillation.objective is {settings.objective!r}, but the student has no blocks")
     if {"hidden", "representation"} & set(parts):
         width = _hidden_size(student, data)

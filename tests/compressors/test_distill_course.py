@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from compressors.api import compress
 from compressors.distill.batches import Encoded, collate, stream
 from compressors.distill.course import LOOKS, PATIENCE, Course, units_of
 from compressors.distill.loop import Loop, LoopSettings
@@ -20,7 +21,10 @@ from compressors.distill.modes import training
 from compressors.distill.objective import Objective, needed_for, random_layer_map
 from compressors.distill.precision import short_attention
 from compressors.distill.trainer import Budget, Rung, TrainResult, distil
+from compressors.signature import signature_of
+from spaces.lstm import Lstm
 from spaces.plan import Distillation
+from spaces.plan import Student as Plan
 from tests.compressors.small import bert, equal, sentences, targets_of, weights
 
 DATA, TRANSFER = sentences(), sentences(120, seed=1)
@@ -236,3 +240,21 @@ def test_best_answers_have_the_shape_of_labels() -> None:
     assert hard_labels(logits, problem="classification", level="token", valid=valid).tolist() == [[1, 0, -100]]
     assert hard_labels(logits, problem="classification", level="span", valid=valid).tolist() == [[1, 0]]
     assert hard_labels(logits[:, 0], problem="multi-label", level="sequence", valid=valid).tolist() == [[1.0, 1.0]]
+
+
+def test_an_lstm_student_is_trained_in_stages_and_unfrozen_from_its_head_down() -> None:
+    teacher = bert()
+    plan = Plan.of(signature_of(teacher).hash, {}, lstm=Lstm(8, 6, 2))
+    student: Any = compress(teacher, plan)
+    data = Encoded(TRANSFER.input_ids)
+    targets = targets_of(teacher, data, *needed_for(STAGES, 0, 2, "sequence"))
+    assert set(targets.arrays) == {"pooled.2", "logits"}
+    units = units_of(dict(student.named_parameters()))
+    names = {id(p): name for name, p in student.named_parameters()}
+    tops = [min(names[id(p)] for p in unit) for unit in units]
+    assert "recurrent.1" in tops[1]
+    assert "recurrent.0" in tops[2]
+    assert len(units) == 4
+    result = distil(student, data, targets, STAGES, BUDGET, seed=3, labelled=DATA)
+    assert result.steps == 48
+    assert sum(result.loss_curve[12:16]) < sum(result.loss_curve[:4])

@@ -28,6 +28,7 @@ BUDGET = Budget(45, (0.2, 0.6, 1.0), 8)
 CHOICES = {
     "sparse": Choice.of("sparse", pattern="unstructured", kept=64),
     "blocks": Choice.of("sparse", pattern="blocks", kept=2),
+    "block": Choice.of("block", pattern="rows", size=8, kept=10),
     "lowrank": Choice.of("lowrank", rank=3),
     "lowrank+sparse": Choice.of("lowrank+sparse", pattern="unstructured", rank=2, kept=32),
     "pruned-lowrank": Choice.of("pruned-lowrank", rank=8, kept_up=32, kept_down=40),

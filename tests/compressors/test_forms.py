@@ -26,6 +26,8 @@ Maker = Callable[..., Any]
 CHOICES = {
     "sparse": Choice.of("sparse", pattern="unstructured", kept=300),
     "blocks": Choice.of("sparse", pattern="blocks", kept=5),
+    "rows": Choice.of("sparse", pattern="rows", kept=8),
+    "block": Choice.of("block", pattern="columns", size=16, kept=20),
     "n:m": Choice.of("sparse", pattern="n:m", n=1, m=4),
     "lowrank+sparse": Choice.of("lowrank+sparse", pattern="unstructured", rank=4, kept=100),
     "pruned-lowrank": Choice.of("pruned-lowrank", rank=16, kept_up=128, kept_down=100),
@@ -74,7 +76,7 @@ def test_the_stored_student_has_the_tensors_of_the_arithmetic_after_any_rounds(
     torch.testing.assert_close(model(**batch).logits, outside, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["sparse", "blocks", "n:m", "lowrank"])
+@pytest.mark.parametrize("name", ["sparse", "blocks", "rows", "block", "n:m", "lowrank"])
 def test_one_cut_of_the_whole_matrix_is_the_closed_form(
     name: str, opened: Callable[..., Any], batch: dict[str, Tensor]
 ) -> None:
