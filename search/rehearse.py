@@ -12,7 +12,7 @@ import torch
 from compressors.apply import blank_student, read_config, trainable_parameters
 from compressors.distill.batches import Encoded
 from compressors.distill.machine import torch_threads
-from compressors.distill.objective import needed
+from compressors.distill.objective import needed_for
 from compressors.distill.trainer import Budget, Rung, distil
 from compressors.signature import config_dict, signature_of
 from search.backbone import resolve
@@ -21,7 +21,7 @@ from search.paths import cache_folder
 from search.teacher import CALIBRATION_BATCH, CALIBRATION_ROWS, finetuned_folder, make_teacher
 from search.trial_data import TARGET_BYTES
 from spaces.cost import cost, teacher_cost
-from spaces.domains import Choices
+from spaces.domains import Choices, Domain
 from spaces.errors import UserError
 from spaces.lstm_space import LstmSpace
 from spaces.plan import Distillation, Student
@@ -173,13 +173,23 @@ def _teacher_steps(config: Config, data: TaskData) -> float:
     return config.teacher.finetune.num_train_epochs * -(-len(data.train) // 32) + calibration
 
 
+def _values(domain: Domain) -> tuple[object, ...]:
+    """Return the words that a domain of words may take."""
+    return domain.values if isinstance(domain, Choices) else (domain.to_value(),)
+
+
 def _target_bytes(config: Config, data: TaskData, signature: Signature, spec: TaskSpec, tokens: int) -> int:
     """Return the bytes of the teacher's cached outputs for every objective that may be chosen."""
-    domain = config.space.distillation.objective
-    objectives = domain.values if isinstance(domain, Choices) else (domain.to_value(),)
+    section = config.space.distillation
+    taught = [
+        Distillation(str(objective), schedule=str(schedule), layer_map=str(layer_map))
+        for objective in _values(section.objective)
+        for schedule in _values(section.schedule)
+        for layer_map in _values(section.layer_map)
+    ]
     level = "token" if spec.kind.name == "token-classification" else "sequence"
     blocks = signature.layers if config.space.student is None else 0
-    names = {name for o in objectives for name in needed(str(o), blocks, signature.layers, level)}
+    names = {name for settings in taught for name in needed_for(settings, blocks, signature.layers, level)}
     rows = len(data.train) + (len(data.transfer) if data.transfer is not None else 0)
     a_token = {"logits": spec.num_labels * 4}
     total = sum(

@@ -30,8 +30,9 @@ at 0.10, which is within the noise of one seed."""
 LSTM_OBJECTIVES = ("logits", "logits+hidden")
 LSTM_LEARNING_RATE = 1e-3
 
-BASE_METHODS = ("lowrank", "lowrank+sparse", "sparse", "pruned-lowrank", "kronecker")
-"""What a proposal uses: the first that the space offers. Low rank comes first, since the curves describe it."""
+BASE_METHODS = ("lowrank", "lowrank+sparse", "pruned-lowrank", "sparse", "kronecker")
+"""What a proposal uses: the first that the space offers. Low rank comes first, since the curves describe it; pruned
+factors gave 92.7 % at 0.2 of MiniLM-L6's encoder on TREC-6 where masks alone gave 91.2 (one seed each)."""
 
 
 def make_sampler(name: str, seed: int, trials: int) -> optuna.samplers.BaseSampler:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from compressors.apply import student_of, trainable_parameters
 from compressors.distill.course import Course
+from compressors.distill.finetune import KeepBest
 from compressors.distill.shrink import EPSILON, Shrinker
 from compressors.distill.trainer import Budget, Rung, TrainResult, distil
 from compressors.factors import Factors
@@ -221,3 +222,19 @@ def test_a_course_without_new_settings_has_no_shrinker() -> None:
 
     train(model, forms, Distillation(learning_rate=2e-3), on_rung=look)
     assert seen == [True] * 3
+
+
+@pytest.mark.parametrize("name", ["sparse", "lowrank"])
+def test_the_best_rung_of_a_shrinking_training_is_kept_with_its_masks(name: str) -> None:
+    model, _, forms = make(name)
+    worth, seen = iter([0.2, 0.9, 0.1]), []
+
+    def score(student: Any) -> float:
+        seen.append(weights(student))
+        return next(worth)
+
+    best = KeepBest(score, patience=3)
+    train(model, forms, ROUNDS, on_rung=best)
+    assert not equal(weights(model), seen[1])
+    best.restore(model)
+    assert equal(weights(model), seen[1])
