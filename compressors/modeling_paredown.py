@@ -1,4 +1,4 @@
-"""Compressed layers, and the models that hold them.
+"""Compressed layers, LSTM students, and the models that hold them.
 
 This file is copied verbatim into every exported model folder. It imports torch and transformers only, so that
 ``AutoModelFor...from_pretrained(folder, trust_remote_code=True)`` works where paredown is not installed.
@@ -27,6 +27,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 from transformers.pytorch_utils import Conv1D
 
 BLOCK = 8
@@ -473,6 +474,83 @@ def _present(ties: Mapping[str, str], prefix: str, parameters: set[str]) -> dict
     return {t: s for t, s in ties.items() if f"{dot}{t}" in parameters and f"{dot}{s}" in parameters}
 
 
+class BiLstm(nn.Module):
+    """One bidirectional layer: two LSTMs, each fed the valid tokens in its own order, padding after them."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.forth = nn.LSTM(width, hidden, batch_first=True)
+        self.back = nn.LSTM(width, hidden, batch_first=True)
+
+    def forward(self, x: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
+        """Return (B, T, 2 hidden) for x (B, T, width); ``places`` as ``running_places`` gives them."""
+        both = zip((self.forth, self.back), places, strict=True)
+        return torch.cat([_run(lstm, x, at) for lstm, at in both], dim=-1)
+
+
+def running_places(valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Return at which step each token is read, forth and back, int64 (B, T): valid tokens first, then padding.
+
+    So neither direction meets padding before a token, on whichever side it stands, and none has to be packed.
+    """
+    number = valid.long().cumsum(1)
+    count = number[:, -1:]
+    padding = count + (~valid).long().cumsum(1) - 1
+    return torch.where(valid, number - 1, padding), torch.where(valid, count - number, padding)
+
+
+def _run(lstm: nn.LSTM, x: Tensor, places: Tensor) -> Tensor:
+    steps = places[..., None]
+    ordered = torch.zeros_like(x).scatter(1, steps.expand(-1, -1, lstm.input_size), x)
+    return lstm(ordered)[0].gather(1, steps.expand(-1, -1, lstm.hidden_size))
+
+
+class LstmModel(nn.Module):
+    """A bidirectional LSTM student: words, LSTM layers, a dense layer to the teacher's width with GELU, a head.
+
+    One answer a text reads the largest value of every unit over the valid tokens; ``per_token`` reads each token.
+    Outputs carry as their one hidden state the representation that is compared with a layer of the teacher
+    (XtremeDistil, section 3): (B, T, width), or (B, width) for one answer a text. Token types are not looked at.
+    """
+
+    def __init__(self, config: Any, *, per_token: bool, hidden: int, embedding: int, layers: int) -> None:
+        super().__init__()
+        width, self.per_token = int(config.hidden_size), per_token
+        self.embedding = nn.Embedding(int(config.vocab_size), embedding)
+        inputs = [embedding, *[2 * hidden] * (layers - 1)]
+        self.recurrent = nn.ModuleList(BiLstm(size, hidden) for size in inputs)
+        self.projection = nn.Linear(2 * hidden, width)
+        self.classifier = nn.Linear(width, int(config.num_labels))
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> Any:
+        """Return logits (B, C) or (B, T, C) for ids (B, T), or for word vectors (B, T, embedding) in their place."""
+        x = self.embedding(input_ids) if inputs_embeds is None else inputs_embeds
+        valid = torch.ones_like(x[..., 0], dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        places = running_places(valid)
+        for layer in self.recurrent:
+            x = layer(x, places)
+        if not self.per_token:
+            x = x.masked_fill(~valid[..., None], torch.finfo(x.dtype).min).amax(1)
+        state = F.gelu(self.projection(x))
+        made = TokenClassifierOutput if self.per_token else SequenceClassifierOutput
+        return made(logits=self.classifier(state), hidden_states=(state,))
+
+    def layers_top_down(self) -> list[nn.Module]:
+        """Return all layers from the head down to the words: the order in which they are unfrozen."""
+        return [self.classifier, self.projection, *reversed(self.recurrent), self.embedding]
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the word table."""
+        return self.embedding
+
+
 class ParedownConfig(PreTrainedConfig):
     """``base``: the teacher's config; ``student``: the plan's; ``shapes``: (m, n) of what a cut left smaller."""
 
@@ -503,7 +581,7 @@ class ParedownConfig(PreTrainedConfig):
 
 
 class ParedownPreTrainedModel(PreTrainedModel):
-    """A student: the base model with compressed layers, under ``self.model``."""
+    """A student: the base model with compressed layers, or an LSTM in its place, under ``self.model``."""
 
     config_class = ParedownConfig
     base_model_prefix = ""
@@ -514,9 +592,14 @@ class ParedownPreTrainedModel(PreTrainedModel):
     def __init__(self, config: ParedownConfig) -> None:
         requested = config._attn_implementation
         super().__init__(config)
-        rest = {} if requested is None else {"attn_implementation": requested}
-        base = self.builder.from_config(config.base_config(), **rest)
-        self.model = shape_model(base, config.student, config.shapes)
+        self.model: nn.Module
+        if config.student.get("lstm"):
+            per_token = self.builder is AutoModelForTokenClassification
+            self.model = LstmModel(config.base_config(), per_token=per_token, **config.student["lstm"])
+        else:
+            rest = {} if requested is None else {"attn_implementation": requested}
+            base = self.builder.from_config(config.base_config(), **rest)
+            self.model = shape_model(base, config.student, config.shapes)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **rest: Any) -> Any:

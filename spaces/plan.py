@@ -12,12 +12,16 @@ from typing import Any
 
 from spaces.canonical import canonical_json, short_hash, significant
 from spaces.errors import UserError, did_you_mean
+from spaces.lstm import Lstm
 
 INITS = ("svd", "whitened", "fisher-whitened")
 """Closed forms a student can start from: weights alone, input second moments, both sides weighted."""
 
 OBJECTIVES = ("labels", "logits", "logits+hidden", "logits+hidden+attention", "relations")
 """What a student is taught to match."""
+
+ATTENTION_OBJECTIVES = tuple(name for name in OBJECTIVES if "attention" in name or name == "relations")
+"""Those that look at attention, which an LSTM student does not have."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,8 @@ class Student:
     """The structural part of a plan: enough to build the module without the teacher.
 
     ``choices`` maps module paths to choices, sorted by path; a matrix that is not named stays dense.
-    ``stored_dtype`` is float32, float16 or bfloat16, as the weights file holds the parameters.
+    ``stored_dtype`` is float32, float16 or bfloat16, as the weights file holds the parameters. With ``lstm`` the
+    student is no transformer: it has neither choices nor structure, and ``init`` says how its word table starts.
     """
 
     signature: str
@@ -110,6 +115,12 @@ class Student:
     init: str = "fisher-whitened"
     structure: Structure = field(default_factory=Structure)
     stored_dtype: str = "float32"
+    lstm: Lstm | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an LSTM student that keeps parts of its teacher."""
+        if self.lstm is not None and (self.choices or self.structure != Structure()):
+            raise UserError("plan: student.lstm goes with no choices and no structure: nothing of the teacher is kept")
 
     @classmethod
     def of(cls, signature: str, choices: Mapping[str, Choice], **rest: Any) -> Student:
@@ -135,14 +146,19 @@ class Student:
         """Key of cost, latency and factor caches."""
         return short_hash(self.as_dict())
 
+    def blocks(self, teacher_layers: int) -> int:
+        """Return how many of its teacher's blocks the student has; an LSTM student has none."""
+        return 0 if self.lstm is not None else self.structure.layers or teacher_layers
+
     def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
+        """Return plain JSON types; ``lstm`` only where there is one, as in older plans."""
         return {
             "signature": self.signature,
             "init": self.init,
             "structure": self.structure.as_dict(),
             "stored_dtype": self.stored_dtype,
             "choices": {path: choice.as_dict() for path, choice in self.choices},
+            **({"lstm": self.lstm.as_dict()} if self.lstm is not None else {}),
         }
 
     @classmethod
@@ -159,7 +175,9 @@ class Student:
             raise UserError(f"plan: student.choices is {given!r}; expected a choice for each path")
         choices = {path: Choice.from_dict(choice) for path, choice in given.items()}
         structure = Structure.from_dict(value.get("structure", {}))
-        return cls.of(str(value.get("signature", "")), choices, init=init, structure=structure, stored_dtype=dtype)
+        lstm = Lstm.from_dict(value["lstm"]) if value.get("lstm") is not None else None
+        rest = {"init": init, "structure": structure, "stored_dtype": dtype, "lstm": lstm}
+        return cls.of(str(value.get("signature", "")), choices, **rest)
 
 
 FIRST = ("objective", "learning_rate", "temperature", "label_weight", "intermediate_weight")
@@ -218,6 +236,15 @@ class Plan:
 
     student: Student
     distillation: Distillation = field(default_factory=Distillation)
+
+    def __post_init__(self) -> None:
+        """Refuse an objective that the student cannot be taught by."""
+        if self.student.lstm is not None and self.distillation.objective in ATTENTION_OBJECTIVES:
+            allowed = [name for name in OBJECTIVES if name not in ATTENTION_OBJECTIVES]
+            raise UserError(
+                f"plan: distillation.objective is {self.distillation.objective!r}, but an LSTM student has no "
+                f"attention; allowed: {', '.join(allowed)}"
+            )
 
     @cached_property
     def hash(self) -> str:
