@@ -46,5 +46,5 @@ def word_vectors(factors: Factors, width: int, init: str) -> Tensor:
     """
     up, down = factors.low_rank(word_table(factors.signature).path, init)
     _, upper = torch.linalg.qr(down[:width].T.double())
-    table = (up[:, :width].double() @ upper.T).float()
+    table: Tensor = (up[:, :width].double() @ upper.T).float()
     return table / table.square().mean().sqrt().clamp(min=1e-12)

@@ -502,7 +502,8 @@ def running_places(valid: Tensor) -> tuple[Tensor, Tensor]:
 def _run(lstm: nn.LSTM, x: Tensor, places: Tensor) -> Tensor:
     steps = places[..., None]
     ordered = torch.zeros_like(x).scatter(1, steps.expand(-1, -1, lstm.input_size), x)
-    return lstm(ordered)[0].gather(1, steps.expand(-1, -1, lstm.hidden_size))
+    states: Tensor = lstm(ordered)[0]
+    return states.gather(1, steps.expand(-1, -1, lstm.hidden_size))
 
 
 class LstmModel(nn.Module):
@@ -592,7 +593,7 @@ class ParedownPreTrainedModel(PreTrainedModel):
     def __init__(self, config: ParedownConfig) -> None:
         requested = config._attn_implementation
         super().__init__(config)
-        self.model: nn.Module
+        self.model: Any
         if config.student.get("lstm"):
             per_token = self.builder is AutoModelForTokenClassification
             self.model = LstmModel(config.base_config(), per_token=per_token, **config.student["lstm"])

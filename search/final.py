@@ -48,7 +48,7 @@ def train_final(recipe: Recipe, workspace: Workspace, draft: Path, progress: Pro
     trained = distil(
         student,
         data,
-        rows.targets(plan.distillation, plan.student.structure.layers or workspace.teacher.signature.layers),
+        rows.targets(plan.distillation, plan.student.blocks(workspace.teacher.signature.layers)),
         plan.distillation,
         budget,
         seed=workspace.config.search.seed,

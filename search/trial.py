@@ -89,7 +89,7 @@ def run_trial(
     folder.mkdir(parents=True, exist_ok=True)
     if start is None or not start.exists():
         look(student, 0, 0, None)
-    layers = plan.student.structure.layers or teacher.signature.layers
+    layers = plan.student.blocks(teacher.signature.layers)
     trained = distil(
         student,
         data.distilled(plan.distillation),

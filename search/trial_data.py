@@ -61,14 +61,17 @@ class TrialData:
         return self.train if labels or self.transfer is None else self.transfer
 
     def targets(self, settings: Distillation, layers: int) -> Targets | None:
-        """Return the teacher's outputs for ``settings``, computed once per teacher and data; None for labels alone."""
+        """Return the teacher's outputs for ``settings``, computed once per teacher and data; None for labels alone.
+
+        ``layers`` are the student's blocks.
+        """
         from compressors.distill.objective import needed
         from compressors.distill.targets import prepare_targets
 
-        names = needed(settings.objective, layers, self.teacher.signature.layers)
+        rows = self.distilled(settings)
+        names = needed(settings.objective, layers, self.teacher.signature.layers, rows.level)
         if not names:
             return None
-        rows = self.distilled(settings)
         folder = self.teacher.cache / "targets" / self.teacher.hash / rows.hash
         return prepare_targets(
             rows,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 from spaces.errors import UserError, did_you_mean
 from spaces.signature import Module, Signature
@@ -57,10 +56,6 @@ class Lstm:
             if key not in value:
                 raise UserError(f"plan: student.lstm has no {key}; expected a whole number")
         return cls(**value)
-
-    def said(self) -> str:
-        """Return the sizes in words."""
-        return f"hidden {self.hidden}, layers {self.layers}"
 
 
 def lstm_shapes(lstm: Lstm, signature: Signature) -> dict[str, tuple[int, ...]]:

@@ -4,11 +4,15 @@ Objectives: ``labels`` (no teacher); ``logits`` (soft cross entropy); ``logits+h
 embedding output and layers); ``logits+hidden+attention`` (and of the attention scores); ``relations`` (logits, and
 MiniLM-v2's relations of Q, K, V at the last layer). Layers add up with weight 1 each, as in the papers;
 ``intermediate_weight`` multiplies their sum. With ``label_weight`` w the output loss is (1 - w) soft + w hard.
+
+A student without blocks, an LSTM, has one hidden state: the representation that it projects to the teacher's width. It
+is compared with the teacher's last layer, by token, or for one answer a text with the mean over its tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,13 +31,18 @@ def layer_map(student_layers: int, teacher_layers: int) -> tuple[int, ...]:
     return tuple(round((i + 1) * teacher_layers / student_layers) for i in range(student_layers))
 
 
-def needed(objective: str, student_layers: int, teacher_layers: int) -> tuple[str, ...]:
-    """Return the teacher outputs of an objective: ``logits``, ``hidden.L`` (0 = embedding), ``q.B`` (block from 0)."""
+def needed(objective: str, student_layers: int, teacher_layers: int, level: str = "token") -> tuple[str, ...]:
+    """Return the teacher outputs of an objective: ``logits``, ``hidden.L`` (0 = embedding), ``q.B`` (block from 0).
+
+    ``pooled.L``, the mean of ``hidden.L`` over a text, is for students without blocks at level ``sequence``.
+    """
     if objective == "labels":
         return ()
     layers = layer_map(student_layers, teacher_layers)
     names = ["logits"]
-    if "hidden" in objective:
+    if "hidden" in objective and not student_layers:
+        names.append(f"{'pooled' if level == 'sequence' else 'hidden'}.{teacher_layers}")
+    elif "hidden" in objective:
         names += [f"hidden.{layer}" for layer in (0, *layers)]
     if "attention" in objective:
         names += [f"{part}.{layer - 1}" for layer in layers for part in "qk"]
@@ -45,7 +54,7 @@ def needed(objective: str, student_layers: int, teacher_layers: int) -> tuple[st
 class Objective(nn.Module):
     """The loss of one batch for one student; holds the projection that unequal hidden widths need (TinyBERT's W_h).
 
-    ``layers`` is the student's number of blocks, ``hidden_size`` the width of its hidden states.
+    ``layers`` is the student's number of blocks (0 for an LSTM), ``hidden_size`` the width of its hidden states.
     """
 
     def __init__(
@@ -63,7 +72,7 @@ class Objective(nn.Module):
         self.problem, self.level = data.problem, data.level
         self.projection: nn.Linear | None = None
         depth = signature.layers if signature else 0
-        self.needs = needed(settings.objective, layers, depth)
+        self.needs = needed(settings.objective, layers, depth, data.level)
         self.layer_map = layer_map(layers, depth)
         if "hidden" in settings.objective and signature and hidden_size != signature.hidden_size:
             generator = torch.Generator().manual_seed(seed)
@@ -120,7 +129,9 @@ class Objective(nn.Module):
     ) -> Tensor:
         name = self.settings.objective
         parts = []
-        if "hidden" in name:
+        if "hidden" in name and not self.layers:
+            parts.append(self._representation(output, valid, teacher))
+        elif "hidden" in name:
             states = getattr(output, "hidden_states", None)
             if states is None or len(states) != self.layers + 1:
                 raise UserError(
@@ -140,6 +151,13 @@ class Objective(nn.Module):
                 heads = losses.relation_heads(x.shape[-1], y.shape[-1])
                 parts.append(losses.relation_loss(x, y, valid, heads))
         return torch.stack(parts).sum()
+
+    def _representation(self, output: Any, valid: Tensor, teacher: Mapping[str, Tensor]) -> Tensor:
+        """Squared error of the student's one hidden state, (B, D) or (B, T, D) (XtremeDistil, section 3)."""
+        (state,) = output.hidden_states
+        target = teacher[self.needs[-1]]
+        places = valid if state.dim() == 3 else torch.ones_like(valid[:, 0])
+        return losses.hidden_mse(state, target, places)
 
     def _attention(
         self, own: int, block: int, caught: Mapping[str, Tensor], valid: Tensor, teacher: Mapping[str, Tensor]

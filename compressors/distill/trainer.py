@@ -22,7 +22,7 @@ from compressors.distill.precision import device_of, short_attention
 from compressors.distill.schedule import WARMUP_RATIO
 from compressors.distill.targets import Targets
 from spaces.errors import UserError
-from spaces.plan import Distillation
+from spaces.plan import ATTENTION_OBJECTIVES, Distillation
 
 T = TypeVar("T")
 
@@ -187,7 +187,7 @@ def _objective(
     layers, width = 0, 0
     if settings.objective not in ("labels", "logits"):
         layers, width = blocks_of(student, targets.signature), targets.signature.hidden_size
-        if not layers:
+        if not layers and settings.objective in ATTENTION_OBJECTIVES:
             raise UserError(f"plan: distillation.objective is {settings.objective!r}, but the student has no blocks")
     if "hidden" in settings.objective:
         width = _hidden_size(student, data)
