@@ -32,10 +32,11 @@ from spaces.signature import read_header
 Maker = Callable[..., transformers.PreTrainedModel]
 Saver = Callable[..., Path]
 TASKS = ("SequenceClassification", "TokenClassification")
+SIZES = Lstm(12, 10, 2)
 MASKS = st.lists(st.lists(st.booleans(), min_size=6, max_size=6).filter(any), min_size=1, max_size=4)
 
 
-def student_of(teacher: transformers.PreTrainedModel, lstm: Lstm = Lstm(12, 10, 2)) -> ParedownPreTrainedModel:
+def student_of(teacher: transformers.PreTrainedModel, lstm: Lstm = SIZES) -> ParedownPreTrainedModel:
     return compress(teacher, Student.of(signature_of(teacher).hash, {}, lstm=lstm))
 
 
@@ -168,7 +169,7 @@ def test_the_start_is_the_same_for_the_same_plan(make_teacher: Maker) -> None:
 
 
 def test_everything_is_trained_and_layers_go_from_the_head_to_the_words(make_teacher: Maker) -> None:
-    model = student_of(make_teacher(), Lstm(12, 10, 2))
+    model = student_of(make_teacher())
     assert len(trainable_parameters(model)) == len(list(model.parameters()))
     layers = model.model.layers_top_down()
     names = {id(module): name for name, module in model.model.named_modules()}

@@ -112,7 +112,7 @@ def test_sizes_that_make_no_sense_are_refused(make: Callable[[], Any], sentence:
 
 @pytest.mark.parametrize("objective", ATTENTION_OBJECTIVES)
 def test_an_lstm_cannot_be_taught_by_attention(objective: str) -> None:
-    with pytest.raises(UserError, match="objective is '.*', but an LSTM student has no attention; allowed: labels"):
+    with pytest.raises(UserError, match=r"objective is '.*', but an LSTM student has no attention; allowed: labels"):
         Plan(Student.of("s", {}, lstm=Lstm(4, 4)), Distillation(objective))
     assert Plan(Student.of("s", {}), Distillation(objective))
 

@@ -93,7 +93,7 @@ def test_a_proposal_is_returned_as_it_is_and_its_coordinates_are_learned(minilm:
 def test_a_plan_of_other_sizes_is_moved_to_the_nearest_offered(minilm: Signature) -> None:
     space = LstmSpace(minilm, PAPER)
     values = space.encode(Plan(Student.of(minilm.hash, {}, lstm=Lstm(10, 299, 9))))
-    assert values == {"lstm.hidden": 100, "lstm.embedding": 298, "lstm.layers": 2}
+    assert values == {"lstm.hidden": 100, "lstm.embedding": 300, "lstm.layers": 2}
     with pytest.raises(UserError, match="the student is no LSTM"):
         space.encode(Plan(Student.of(minilm.hash, {})))
 
