@@ -47,20 +47,24 @@ class _OnnxLstm(nn.Module):
     ONNX stacks input, output, forget and cell gate where torch stacks input, forget, cell and output.
     """
 
+    inputs: Tensor
+    recurrent: Tensor
+    biases: Tensor
+
     def __init__(self, lstm: nn.LSTM) -> None:
         super().__init__()
         self.input_size, self.hidden_size = lstm.input_size, lstm.hidden_size
-        self.register_buffer("w", _onnx_gates(lstm.weight_ih_l0)[None])
-        self.register_buffer("r", _onnx_gates(lstm.weight_hh_l0)[None])
-        biases = torch.cat([_onnx_gates(lstm.bias_ih_l0), _onnx_gates(lstm.bias_hh_l0)])
-        self.register_buffer("b", biases[None])
+        parts = {name: _onnx_gates(weight)[None] for name, weight in lstm.named_parameters()}
+        self.register_buffer("inputs", parts["weight_ih_l0"])
+        self.register_buffer("recurrent", parts["weight_hh_l0"])
+        self.register_buffer("biases", torch.cat([parts["bias_ih_l0"], parts["bias_hh_l0"]], dim=1))
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
         """Return the states (B, T, hidden) for x (B, T, width)."""
         batch, tokens, _ = x.shape
         states = torch.onnx.ops.symbolic(
             "LSTM",
-            (x.transpose(0, 1), self.w, self.r, self.b),
+            (x.transpose(0, 1), self.inputs, self.recurrent, self.biases),
             {"hidden_size": self.hidden_size},
             dtype=x.dtype,
             shape=(tokens, 1, batch, self.hidden_size),
