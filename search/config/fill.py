@@ -21,7 +21,7 @@ _PATHS = (
 )
 
 LSTM_DISTILLATION: dict[str, Any] = {
-    "learning_rate": {"low": 5e-4, "high": 3e-3, "log": True},
+    "learning_rate": {"low": 5e-4, "high": 5e-3, "log": True},
     "objective": {"choices": ["logits", "logits+hidden"]},
 }
 """Defaults of ``space.distillation`` for LSTM students: they start from nothing and have no attention."""

@@ -203,7 +203,7 @@ def test_an_lstm_student_brings_defaults_of_its_own(file: Path) -> None:
     assert config.space.student.hidden == Fixed(64)
     assert config.space.student.layers == Range(1, 2)
     assert config.space.distillation.objective == Choices(("logits", "logits+hidden"))
-    assert config.space.distillation.learning_rate == Range(5e-4, 3e-3, log=True)
+    assert config.space.distillation.learning_rate == Range(5e-4, 5e-3, log=True)
     assert config_from(config.resolved()) == config
 
 
