@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from spaces import methods
 from spaces.allocate import Allocator
-from spaces.coordinates import MAX_TILT, Codec, Values, offered_patterns
+from spaces.coordinates import MAX_TILT, Codec, Values
 from spaces.cost import PREFIX, file_tensors
 from spaces.curves import Curves
-from spaces.domains import Choices, Domain, Fixed, Range
+from spaces.domains import Domain
 from spaces.errors import UserError
 from spaces.groups import Granularity, find_groups, free_groups
 from spaces.methods.base import Knobs, ladder
 from spaces.plan import Distillation, Plan, Student
+from spaces.settings import ask_distillation, distillation_values
 from spaces.signature import Signature
 from spaces.tensors import BYTES, FLOAT_DTYPES, file_bytes
 
@@ -116,7 +117,7 @@ class Space:
         same so that Optuna learns from them; where it says nothing on distillation, that is sampled.
         """
         values = self._ask(trial)
-        distillation = self._ask_distillation(trial)
+        distillation = ask_distillation(trial, self._domains)
         attached = trial.user_attrs.get("plan")
         if attached is None:
             return Plan(self.student(values), distillation)
@@ -128,6 +129,11 @@ class Space:
         """Return the student at these coordinates; without a budget the dense one."""
         choices = self.codec.decode(values, allocator) if "budget" in values else {}
         return Student.of(self.signature.hash, choices, init=init or self.init, stored_dtype=self.stored_dtype)
+
+    def student_at(self, share: float) -> Student:
+        """Return the student at ``share`` (0 to 1) of the way from the smallest to the largest, on a log axis."""
+        low, high = self.bounds
+        return self.student({"budget": low ** (1 - share) * high**share})
 
     def encode(self, plan: Plan) -> dict[str, Any]:
         """Return the coordinates of a plan, distillation included where it is searched.
@@ -145,13 +151,7 @@ class Space:
                 values[name] = min(max(value, -MAX_TILT), MAX_TILT)
             elif name.endswith(".split"):
                 values[name] = min(max(value, SPLITS[0]), SPLITS[1])
-        taught = asdict(plan.distillation)
-        for key, domain in self._domains.items():
-            if isinstance(domain, Range):
-                values[f"distillation.{key}"] = min(max(taught[key], domain.low), domain.high)
-            elif isinstance(domain, Choices) and taught[key] in domain.values:
-                values[f"distillation.{key}"] = taught[key]
-        return values
+        return values | distillation_values(plan.distillation, self._domains)
 
     @cached_property
     def _domains(self) -> Mapping[str, Domain]:
@@ -172,20 +172,8 @@ class Space:
         values: dict[str, Any] = {}
         for ask in methods.get(method).asks:
             name = f"{unit}.{ask}"
-            if ask == "pattern":
-                values[name] = trial.suggest_categorical(name, offered_patterns())
+            if ask in methods.CATEGORIES:
+                values[name] = trial.suggest_categorical(name, methods.CATEGORIES[ask])
             else:
                 values[name] = trial.suggest_float(name, *(SPLITS if ask == "split" else (0.0, 1.0)))
         return values
-
-    def _ask_distillation(self, trial: optuna.trial.BaseTrial) -> Distillation:
-        values: dict[str, Any] = {}
-        for key, domain in self._domains.items():
-            name = f"distillation.{key}"
-            if isinstance(domain, Fixed):
-                values[key] = domain.value
-            elif isinstance(domain, Choices):
-                values[key] = trial.suggest_categorical(name, domain.values)
-            else:
-                values[key] = trial.suggest_float(name, domain.low, domain.high, log=domain.log)
-        return replace(Distillation(), **values)

@@ -22,7 +22,6 @@ NOT_YET = (
         lambda kind: kind in ("question-answering", "masked-lm", "causal-lm", "sentence-embedding"),
         "this kind of task",
     ),
-    NotYet("space.student", lambda student: isinstance(student, dict) and "lstm" in student, "an LSTM student"),
     NotYet("space.structure.layers", lambda kept: kept not in (None, "keep", 1, 1.0), "cutting layers"),
     NotYet("space.structure.heads", lambda kept: kept not in (None, "keep", 1, 1.0), "cutting heads"),
     NotYet("space.structure.ffn", lambda kept: kept not in (None, "keep", 1, 1.0), "cutting FFN units"),
