@@ -15,7 +15,7 @@ from compressors import modeling_paredown as modeling
 from compressors.factors import Factors
 from compressors.methods import initialise, initialiser
 from compressors.modeling_paredown import ParedownConfig, ParedownPreTrainedModel
-from compressors.structure import check_supported, kept_parts
+from compressors.structure import check_supported, remains
 from spaces.cost import PREFIX, file_tensors
 from spaces.errors import UserError
 from spaces.plan import Student
@@ -78,8 +78,9 @@ def student_config(student: Student, base: Mapping[str, Any], signature: Signatu
 def student_tensors(student: Student, factors: Factors) -> dict[str, Tensor]:
     """Return the student's tensors as ``spaces.cost.file_tensors`` names them, floats in float32."""
     left = cut(factors.signature, student.structure)
-    factors = factors.cut(kept_parts(factors, student.structure))
-    made: dict[str, Tensor] = {}
+    stays = remains(factors, student.structure)
+    factors = factors.cut(stays.kept, stays.blocks)
+    made: dict[str, Tensor] = {f"{PREFIX}{name}": rows for name, rows in stays.maps.items()}
     for module in left.modules:
         choice = student[module.path]
         if choice.method != "dense" or module.path in factors.kept:
@@ -87,7 +88,7 @@ def student_tensors(student: Student, factors: Factors) -> dict[str, Tensor]:
             made |= {f"{PREFIX}{module.path}.{name}": part for name, part in parts.items()}
     for spec in file_tensors(student, factors.signature):
         if spec.name not in made:
-            tensor = factors.weights[spec.name.removeprefix(PREFIX)]
+            tensor = factors.tensor(spec.name.removeprefix(PREFIX))
             made[spec.name] = tensor.float() if tensor.is_floating_point() else tensor
     return made
 

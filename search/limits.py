@@ -12,7 +12,7 @@ from spaces.cost import cost
 from spaces.errors import UserError
 from spaces.methods import Knobs
 from spaces.methods.base import ladder
-from spaces.plan import DENSE, Choice, Student
+from spaces.plan import DENSE, Choice, Structure, Student
 from spaces.signature import Module
 from spaces.space import Space
 
@@ -37,11 +37,15 @@ def check_limits(space: Space, limits: Mapping[str, float], sequence_length: int
 
 def least_cost(space: Space, name: str, sequence_length: int) -> int:
     """Return the fewest ``params`` or ``flops`` when every matrix takes its leanest choice: no student has less."""
+    return min(_leanest(space, cuts, name, sequence_length) for cuts in (space.cuts.smallest, space.cuts.largest))
+
+
+def _leanest(space: Space, structure: Structure, name: str, sequence_length: int) -> int:
     leanest = {
         module.path: min(_choices(module, space), key=lambda choice: _weight(name, module, choice))
-        for module, _ in space.codec.places
+        for module, _ in space.codec_of(structure).places
     }
-    student = Student.of(space.signature.hash, leanest, stored_dtype=space.stored_dtype)
+    student = Student.of(space.signature.hash, leanest, structure=structure, stored_dtype=space.stored_dtype)
     price = cost(student, space.signature, sequence_length=sequence_length)
     return price.params if name == "params" else price.flops
 

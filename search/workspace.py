@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from search.config import Config
 from search.data import TaskData, load_data
 from search.device import device_of
@@ -15,6 +17,8 @@ from search.tasks import TaskSpec
 from search.teacher import Progress, Teacher, folder_hash, label_order, labels_of, make_teacher, silent
 from search.trial_data import TrialData
 from spaces.curves import Curves
+from spaces.cuts import PARTS
+from spaces.domains import Domain
 from spaces.space import Space
 
 if TYPE_CHECKING:
@@ -39,8 +43,16 @@ class Workspace:
 
     @cached_property
     def curves(self) -> Curves:
-        """What every rank of every matrix is worth, from the calibration on training rows."""
-        return Curves(self.teacher.factors(self.rows.train).curves())
+        """What every rank of every matrix is worth, and every part that may be cut, from training rows."""
+        from compressors.structure import scores_of
+
+        factors, structure = self.rows.factors, self.config.space.structure
+        scores = scores_of(factors) if structure.heads is not None or structure.ffn is not None else {}
+        if structure.layers is not None:
+            scores["blocks"] = np.array(factors.block_order, np.float64)
+        if structure.vocabulary == "used":
+            scores["words"] = np.array([self.rows.words()], np.float64)
+        return Curves(factors.curves(), scores)
 
     @cached_property
     def meter(self) -> Meter:
@@ -109,4 +121,12 @@ def make_space(config: Config, signature: Any, curves: Curves) -> Space:
         distillation=domains,
         stored_dtype=config.run.stored_dtype,
         max_bytes=limit * 1e6 if limit is not None else None,
+        structure=domains_of(config),
+        words=curves.words if space.structure.vocabulary == "used" else None,
     )
+
+
+def domains_of(config: Config) -> dict[str, Domain]:
+    """Return the kept fractions of what a config cuts."""
+    parts = {part: getattr(config.space.structure, part) for part in PARTS}
+    return {part: domain for part, domain in parts.items() if domain is not None}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from spaces.errors import UserError
 from spaces.signature import Module, Signature
+from spaces.structure import teacher_name
 
 Floats = NDArray[np.float64]
 
@@ -24,6 +25,9 @@ steps, one seed, validation and test: with 1, 4 and 16 a student of 12.2 MB reac
 rank of that size 83.4 %; at 6.0 MB 71.9, 71.9 and 78.3 against 78.7 %.
 """
 
+SCORES = "structure/"
+"""How names of ``scores`` begin in the file; no module's path has a slash."""
+
 
 @dataclass(frozen=True, eq=False)
 class Curves:
@@ -31,9 +35,14 @@ class Curves:
 
     The unit is the output error of the matrix weighted by the loss's gradient second moment, summed over the tokens
     of an example, so that components of different matrices compare. A path without a curve counts as flat.
+
+    ``scores`` say the same of what a structural cut drops, where they were measured: ``heads.3`` and ``ffn.3`` are the
+    descending energies of the heads and units of the teacher's block 3, ``blocks`` the numbers of its blocks, most
+    needed first, and ``words`` how many words the data use.
     """
 
     energies: Mapping[str, Floats]
+    scores: Mapping[str, Floats] = field(default_factory=dict)
 
     @classmethod
     def flat(cls, signature: Signature) -> Curves:
@@ -47,6 +56,33 @@ class Curves:
             return np.full(min(module.shape), float(sum(module.shape)))
         return known * EMBEDDING_WEIGHT if module.role == "embedding" else known
 
+    @property
+    def words(self) -> int | None:
+        """How many words the data use; None where they were not counted."""
+        return int(self.scores["words"][0]) if "words" in self.scores else None
+
+    def score(self, name: str, count: int) -> Floats:
+        """Return the descending scores called ``name``, ``count`` of them; all alike where none were measured."""
+        known = self.scores.get(name)
+        return np.ones(count) if known is None else known
+
+    def kept_blocks(self, signature: Signature, count: int) -> tuple[int, ...]:
+        """Return which ``count`` of the teacher's blocks stay, in order; without scores they fall from the top."""
+        order = self.scores.get("blocks")
+        first = range(signature.layers) if order is None else [int(block) for block in order]
+        return tuple(sorted(first[:count]))
+
+    def of_blocks(self, signature: Signature, kept: Sequence[int]) -> Curves:
+        """Return the curves of a student by its own paths, whose blocks are the teacher's ``kept`` ones."""
+        if tuple(kept) == tuple(range(len(kept))):
+            return self
+        moved: dict[str, Floats] = {}
+        for module in signature.modules:
+            if module.block is None or module.block < len(kept):
+                source = teacher_name(module.path, signature, kept)
+                moved |= {module.path: self.energies[source]} if source in self.energies else {}
+        return Curves(moved, self.scores)
+
     def density(self, module: Module) -> Floats:
         """Return the energy per stored weight of each component: the marginal value of the next rank."""
         return self.of(module) / sum(module.shape)
@@ -57,10 +93,20 @@ class Curves:
         sums = np.concatenate([[0.0], np.cumsum(energies)])
         return float(sums[-1] - np.interp(rank, np.arange(len(sums)), sums))
 
+    def arrays(self) -> dict[str, Floats]:
+        """Return everything as arrays by name, as the file holds them."""
+        return {**self.energies, **{f"{SCORES}{name}": values for name, values in self.scores.items()}}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, Floats]) -> Curves:
+        """Inverse of ``arrays``."""
+        scores = {name.removeprefix(SCORES): values for name, values in arrays.items() if name.startswith(SCORES)}
+        return cls({name: values for name, values in arrays.items() if not name.startswith(SCORES)}, scores)
+
     def save(self, file: Path) -> None:
         """Write ``curves.npz``, replacing it in one step."""
         partial = file.with_name(f".{file.name}.partial.npz")
-        np.savez(partial, allow_pickle=False, **dict(self.energies))
+        np.savez(partial, allow_pickle=False, **self.arrays())
         os.replace(partial, file)
 
     @classmethod
@@ -68,6 +114,6 @@ class Curves:
         """Read ``curves.npz``; nothing is unpickled."""
         try:
             with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                return cls({name: np.asarray(stored[name], np.float64) for name in stored.files})
+                return cls.of_arrays({name: np.asarray(stored[name], np.float64) for name in stored.files})
         except (OSError, ValueError, KeyError, AttributeError, EOFError, BadZipFile) as error:
             raise UserError(f"{file}: cannot be read as curves ({error})") from error

@@ -1,8 +1,12 @@
-"""Structural cuts as arithmetic: the signature of a teacher with fewer layers, heads, FFN units or words."""
+"""Structural cuts as arithmetic: the signature of a teacher with fewer layers, heads, FFN units or words.
+
+A student's blocks are numbered from 0 whichever of the teacher's they are; all blocks of a teacher have one shape.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -10,6 +14,9 @@ from spaces.errors import UserError
 from spaces.plan import Structure
 from spaces.signature import Module, Signature
 from spaces.tensors import TensorSpec
+
+WORD_MAP = "words"
+"""What a shortened word table stores beside its rows: the row of every word of the teacher (unknown ones share one)."""
 
 
 @lru_cache(maxsize=256)
@@ -26,8 +33,43 @@ def cut(signature: Signature, structure: Structure) -> Signature:
     shapes = {m.weight: _shape(m, signature, structure) for m in kept}
     modules = tuple(replace(m, shape=shapes[m.weight]) for m in kept)
     dropped = tuple(f"{_block_path(m)}." for m in signature.modules if m.block is not None and m.block >= layers)
-    tensors = tuple(_tensor(t, modules, shapes) for t in signature.tensors if not t.name.startswith(dropped))
-    return replace(signature, layers=layers, modules=modules, tensors=tensors)
+    tensors = [_tensor(t, modules, shapes) for t in signature.tensors if not t.name.startswith(dropped)]
+    tensors += [
+        TensorSpec(f"{m.path}.{WORD_MAP}", row_dtype(structure.vocabulary), (m.shape[0],))
+        for m in signature.modules
+        if structure.vocabulary and m.role == "embedding" and m.shape[0] != structure.vocabulary
+    ]
+    return replace(signature, layers=layers, modules=modules, tensors=tuple(tensors))
+
+
+def row_dtype(rows: int) -> str:
+    """Return the smallest integer type, as a safetensors header calls it, that tells ``rows`` rows apart."""
+    return "U8" if rows <= 2**8 else "I16" if rows <= 2**15 else "I32"
+
+
+def teacher_name(name: str, signature: Signature, kept: Sequence[int]) -> str:
+    """Return what a module or tensor of a student is called in its teacher, of whose blocks ``kept`` are left."""
+    prefix = block_list(signature)
+    match = re.match(rf"{re.escape(prefix)}\.(\d+)\.", name) if prefix else None
+    return name if match is None else f"{prefix}.{kept[int(match[1])]}.{name[match.end() :]}"
+
+
+def block_list(signature: Signature) -> str:
+    """Return the path of the list that holds the blocks; empty without blocks."""
+    path = next((_block_path(m) for m in signature.modules if m.block is not None), "")
+    return path.rpartition(".")[0]
+
+
+def blocks_alike(signature: Signature) -> bool:
+    """Return whether all blocks hold the same tensors, so that any of them may stand in any other's place."""
+    prefix = block_list(signature)
+    blocks: dict[str, set[tuple[str, str, tuple[int, ...]]]] = {}
+    for tensor in signature.tensors:
+        if prefix and tensor.name.startswith(f"{prefix}."):
+            number, _, rest = tensor.name[len(prefix) + 1 :].partition(".")
+            blocks.setdefault(number, set()).add((rest, tensor.dtype, tensor.shape))
+    first = next(iter(blocks.values()), None)
+    return all(block == first for block in blocks.values())
 
 
 def _block_path(module: Module) -> str:

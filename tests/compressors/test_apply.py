@@ -19,7 +19,7 @@ from compressors.factors import Factors
 from compressors.methods import lowrank, register_layers
 from compressors.modeling_paredown import LAYERS
 from compressors.signature import stored_tensors
-from compressors.structure import kept_parts
+from compressors.structure import remains
 from spaces import methods as described
 from spaces.cost import file_tensors
 from spaces.errors import UserError
@@ -82,7 +82,9 @@ def test_a_full_rank_student_is_the_teacher(save_teacher: Saver, batch: dict[str
     assert torch.allclose(logits(student, batch), logits(plain, batch), atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra", "albert"])
+@pytest.mark.parametrize(
+    "family", ["bert", "roberta", "distilbert", "electra", "albert", "gpt2", "modernbert", "llama"]
+)
 def test_cut_heads_and_units_are_the_teacher_with_their_outputs_unread(
     family: str, make_teacher: Callable[..., PreTrainedModel], save_teacher: Saver, batch: dict[str, Tensor]
 ) -> None:
@@ -91,9 +93,10 @@ def test_cut_heads_and_units_are_the_teacher_with_their_outputs_unread(
     layers = factors.signature.layers
     structure = Structure(heads=(3, 1)[:layers], ffn=(64, 40)[:layers])
     teacher = make_teacher(family)
-    for path, (_, columns) in kept_parts(factors, structure).items():
+    for path, (_, columns) in remains(factors, structure).kept.items():
         if columns is not None:
-            weight = teacher.get_submodule(path).weight
+            module = teacher.get_submodule(path)
+            weight = module.weight if isinstance(module, nn.Linear) else module.weight.T
             unread = torch.ones(weight.shape[1], dtype=torch.bool)
             unread[columns] = False
             with torch.no_grad():
@@ -106,7 +109,7 @@ def test_cut_heads_and_units_are_the_teacher_with_their_outputs_unread(
 def test_kept_heads_and_units_are_nested(save_teacher: Saver) -> None:
     factors = Factors.read(save_teacher("bert"))
     for field, counts in (("heads", range(1, 5)), ("ffn", range(1, 65, 9))):
-        kept = [kept_parts(factors, Structure(**{field: (count, count)})) for count in counts]
+        kept = [remains(factors, Structure(**{field: (count, count)})).kept for count in counts]
         for fewer, more in pairwise(kept):
             for path in more:
                 small, large = (k[path][1] if k[path][1] is not None else k[path][0] for k in (fewer, more))
@@ -125,20 +128,19 @@ def test_a_shorter_student_is_the_teacher_s_lower_blocks(save_teacher: Saver, ba
 
 
 @pytest.mark.parametrize(
-    ("family", "structure"),
+    ("family", "task", "structure", "sentence"),
     [
-        ("bert", Structure(vocabulary=50)),
-        ("mpnet", Structure(heads=(2, 2))),
-        ("gpt2", Structure(heads=(2, 2))),
-        ("modernbert", Structure(ffn=(32, 32))),
-        ("bert", Structure(layers=3)),
+        ("bert", "MaskedLM", Structure(vocabulary=50), "the vocabulary cannot be cut, because the model scores all"),
+        ("mpnet", "SequenceClassification", Structure(heads=(2, 2)), "every head has a bias by position of its own"),
+        ("grouped", "SequenceClassification", Structure(heads=(2, 2)), "query, key and value are 32 wide each"),
+        ("bert", "SequenceClassification", Structure(layers=3), "structure.layers is 3; allowed: 1 to 2"),
     ],
 )
 def test_a_cut_that_the_architecture_does_not_allow_is_the_user_s_error(
-    family: str, structure: Structure, save_teacher: Saver
+    family: str, task: str, structure: Structure, sentence: str, save_teacher: Saver
 ) -> None:
-    folder = save_teacher(family)
-    with pytest.raises(UserError, match=r"structure"):
+    folder = save_teacher(family, task)
+    with pytest.raises(UserError, match=sentence):
         make_student(Student.of("", {}, structure=structure), folder, Factors.read(folder))
 
 

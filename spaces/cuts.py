@@ -1,0 +1,133 @@
+"""Structural coordinates: kept fractions of layers, heads and FFN units, and the counts that they stand for.
+
+A plan has a count for every layer, a coordinate one mean fraction: the parts that are kept are the most valuable of all
+layers together, at least one of each layer, as the marginal allocator does with bytes. Heads are offered one by one,
+FFN units in steps that matrix products like, layers whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil, floor
+from typing import Any
+
+import numpy as np
+
+from spaces.curves import Curves, Floats
+from spaces.domains import Choices, Domain, Fixed, Range
+from spaces.plan import Structure
+from spaces.signature import Signature
+
+PARTS = ("layers", "heads", "ffn")
+"""What has a coordinate, in the order of cuts; the vocabulary comes before them and has none."""
+
+STEP, WIDE_STEP, WIDE = 16, 32, 1024
+"""FFN units are kept in multiples of 16, and of 32 in blocks of 1,024 units or more."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cuts:
+    """Translates between kept fractions and counts. Pure and deterministic.
+
+    ``domains`` maps parts to the kept fractions that they may have (a part that is not named is not cut); ``words`` is
+    the number of words that stay, None for all.
+    """
+
+    signature: Signature
+    curves: Curves
+    domains: Mapping[str, Domain]
+    words: int | None = None
+
+    @cached_property
+    def free(self) -> tuple[str, ...]:
+        """The parts that have a coordinate, called ``structure.<part>``."""
+        return tuple(p for p in PARTS if isinstance(self.domains.get(p), Range | Choices))
+
+    @cached_property
+    def largest(self) -> Structure:
+        """What is left when every part keeps as much as it may."""
+        return self.decode({})
+
+    @cached_property
+    def smallest(self) -> Structure:
+        """What is left when every part keeps as little as it may."""
+        return self.decode({}, depth=0.0)
+
+    @property
+    def step(self) -> int:
+        """FFN units are kept in multiples of this."""
+        return WIDE_STEP if self.signature.intermediate_size >= WIDE else STEP
+
+    def decode(self, values: Mapping[str, Any], depth: float = 1.0) -> Structure:
+        """Return the counts at the fractions ``values``; a free part that they leave out keeps the most.
+
+        With a ``depth`` below 1 every fraction is moved towards the least that its part may keep: at 0 it is there.
+        """
+        whole = self.signature
+        layers = self._total("layers", values, depth, whole.layers, least=1)
+        kept = self.curves.kept_blocks(whole, layers)
+        heads = self._spread("heads", values, depth, [self.curves.score(f"heads.{b}", whole.heads) for b in kept])
+        chunks = self._spread("ffn", values, depth, [self._chunks(b) for b in kept])
+        units = tuple(min(n * self.step, whole.intermediate_size) for n in chunks)
+        words = self.words if self.words is not None and self.words < whole.vocab_size else None
+        return Structure(
+            layers if layers < whole.layers else None,
+            heads if any(n < whole.heads for n in heads) else (),
+            units if any(n < whole.intermediate_size for n in units) else (),
+            words,
+        )
+
+    def encode(self, structure: Structure) -> dict[str, float]:
+        """Return the fractions that stand for ``structure``, or the nearest that may be sampled."""
+        whole = self.signature
+        layers = structure.layers or whole.layers
+        heads = sum(structure.heads) / (whole.heads * layers) if structure.heads else 1.0
+        chunks = sum(ceil(units / self.step) for units in structure.ffn)
+        ffn = chunks / (ceil(whole.intermediate_size / self.step) * layers) if structure.ffn else 1.0
+        found = {"layers": layers / whole.layers, "heads": heads, "ffn": ffn}
+        return {f"structure.{part}": nearest(self.domains[part], found[part]) for part in self.free}
+
+    def _total(self, part: str, values: Mapping[str, Any], depth: float, whole: int, *, least: int) -> int:
+        """Return how many of ``whole`` stay: the nearest count whose fraction is allowed."""
+        domain = self.domains.get(part, Fixed(1.0))
+        low, high = limits(domain)
+        share = float(values.get(f"structure.{part}", high))
+        share = nearest(domain, low + depth * (share - low))
+        count = round(share * whole)
+        if isinstance(domain, Range) and ceil(low * whole - 1e-9) <= floor(high * whole + 1e-9):
+            count = min(max(count, ceil(low * whole - 1e-9)), floor(high * whole + 1e-9))
+        return min(max(count, least), whole)
+
+    def _spread(self, part: str, values: Mapping[str, Any], depth: float, scores: Sequence[Floats]) -> tuple[int, ...]:
+        """Return how many parts of each layer stay: one each, and of the others those with the highest scores."""
+        total = self._total(part, values, depth, sum(map(len, scores)), least=len(scores))
+        others = [(-float(s), rank, layer) for layer, row in enumerate(scores) for rank, s in enumerate(row) if rank]
+        counts = [1] * len(scores)
+        for _, _, layer in sorted(others)[: total - len(scores)]:
+            counts[layer] += 1
+        return tuple(counts)
+
+    def _chunks(self, block: int) -> Floats:
+        """Return what every step of units of a block is worth."""
+        width = self.signature.intermediate_size
+        scores = self.curves.score(f"ffn.{block}", width)
+        sums: Floats = np.add.reduceat(scores, np.arange(0, width, self.step))
+        return sums
+
+
+def limits(domain: Domain) -> tuple[float, float]:
+    """Return the least and the most of the numbers that a domain allows."""
+    if isinstance(domain, Range):
+        return float(domain.low), float(domain.high)
+    numbers = [float(v) for v in (domain.values if isinstance(domain, Choices) else (domain.value,))]
+    return min(numbers), max(numbers)
+
+
+def nearest(domain: Domain, value: float) -> float:
+    """Return the allowed number that is nearest."""
+    if isinstance(domain, Choices):
+        return min((float(v) for v in domain.values), key=lambda v: abs(v - value))
+    low, high = limits(domain)
+    return min(max(value, low), high)
