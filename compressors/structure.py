@@ -18,12 +18,9 @@ from compressors.factors import Factors, Kept
 from spaces.errors import UserError
 from spaces.plan import Structure
 from spaces.signature import Module, Signature
-from spaces.structure import WORD_MAP, row_dtype
+from spaces.structure import WORD_MAP, head_refusal, refusal, row_dtype, short_tables, unit_refusal
 
 _ROW_TYPES = {"U8": torch.uint8, "I16": torch.int16, "I32": torch.int32}
-
-_OVER_WORDS = ("MaskedLM", "CausalLM", "LMHeadModel")
-"""Architectures whose output is a score for every word."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def remains(factors: Factors, structure: Structure) -> Remains:
             columns = _best(unit_scores(factors, block), structure.ffn[own])
             kept |= _narrowed(signature, own, "ffn_in", "ffn_out", columns)
     maps = {}
-    for table in _short_tables(signature, structure):
+    for table in short_tables(signature, structure):
         words = torch.tensor(factors.word_order[: structure.vocabulary]).sort().values
         kept[table.path] = (words, None)
         maps[f"{table.path}.{WORD_MAP}"] = word_rows(words, table.shape[0], factors.unknown_word)
@@ -85,8 +82,8 @@ def scores_of(factors: Factors) -> dict[str, NDArray[np.float64]]:
     found: dict[str, NDArray[np.float64]] = {}
     signature = factors.signature
     for name, scores, reader, refused in (
-        ("heads", head_scores, "attn_out", _head_refusal(signature)),
-        ("ffn", unit_scores, "ffn_out", _unit_refusal(signature)),
+        ("heads", head_scores, "attn_out", head_refusal(signature)),
+        ("ffn", unit_scores, "ffn_out", unit_refusal(signature)),
     ):
         if refused is not None:
             continue
@@ -115,47 +112,6 @@ def check_supported(signature: Signature, structure: Structure) -> None:
     sentence = refusal(signature, structure)
     if sentence is not None:
         raise UserError(f"plan: student.structure for {signature.architecture}: {sentence}")
-
-
-def refusal(signature: Signature, structure: Structure) -> str | None:
-    """Return why this architecture does not allow a cut, or None where it does."""
-    if structure.vocabulary and structure.vocabulary < signature.vocab_size:
-        if signature.architecture.endswith(_OVER_WORDS):
-            return f"the vocabulary cannot be cut, because the model scores all {signature.vocab_size} words"
-        if not _short_tables(signature, structure):
-            return "the vocabulary cannot be cut, because no table has a row for every word"
-    found = _head_refusal(signature) if structure.heads else None
-    return _unit_refusal(signature) if found is None and structure.ffn else found
-
-
-def _head_refusal(signature: Signature) -> str | None:
-    width = signature.heads * signature.head_size
-    qkv = [m for m in signature.modules if m.block is not None and m.role == "qkv"]
-    widths = {m.shape[0] for m in qkv}
-    fused = len(qkv) == signature.layers and widths == {3 * width}
-    if any(m.role == "position" and m.shape[1] == signature.heads for m in signature.modules):
-        return "heads cannot be cut, because every head has a bias by position of its own"
-    if fused and not qkv[0].path.endswith("query_key_value"):  # those lay out query, key and value by head
-        return None
-    if len(qkv) != 3 * signature.layers or widths != {width}:
-        return f"heads can be cut only where query, key and value are {width} wide each"
-    return None
-
-
-def _unit_refusal(signature: Signature) -> str | None:
-    width = signature.intermediate_size
-    readers = [m for m in signature.modules if m.block is not None and m.role == "ffn_out"]
-    units = {m.shape[0] for m in signature.modules if m.block is not None and m.role == "ffn_in"}
-    if len(readers) != signature.layers or any(m.shape[1] != width for m in readers):
-        return f"FFN units can be cut only where one matrix of a block reads all {width}"
-    if not units or units - {width, 2 * width}:
-        return f"FFN units cannot be cut, because the matrices that make them are {sorted(units)} high"
-    return None
-
-
-def _short_tables(signature: Signature, structure: Structure) -> list[Module]:
-    words = structure.vocabulary or signature.vocab_size
-    return [m for m in signature.modules if m.role == "embedding" and m.shape[0] > words]
 
 
 def _module(signature: Signature, block: int, role: str) -> Module:

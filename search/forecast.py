@@ -85,13 +85,15 @@ def forecast(config: Config) -> Forecast:
     data = load_data(config.task, label_order(config.teacher))
     spec = TaskSpec.of(config.task, data.labels)
     quiet()
-    from search.rehearse import expected_teacher, rehearse
+    from search.rehearse import expected_teacher, rehearse, word_count
     from search.workspace import make_space
 
     teacher = expected_teacher(config, spec, data)
-    check_limits(_unbounded(config, teacher.signature), config.constraints, config.latency.sequence_length)
-    space = make_space(config, teacher.signature, Curves.flat(teacher.signature))
-    smallest, largest = (_cost_at(space, budget, config) for budget in space.bounds)
+    curves = Curves.flat(teacher.signature, word_count(config, spec, data, teacher))
+    unbounded = make_space(config.model_copy(update={"constraints": {}}), teacher.signature, curves)
+    check_limits(unbounded, config.constraints, config.latency.sequence_length)
+    space = make_space(config, teacher.signature, curves)
+    smallest, largest = (_cost_at(space, end, config) for end in (0, 1))
     pace = rehearse(config, spec, data, teacher, space)
     groups = find_groups(teacher.signature)
     free = {group.name for group in free_groups(groups, config.space.exclude)}
@@ -133,16 +135,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _unbounded(config: Config, signature: Signature) -> Space:
-    """Return the config's space without its limit on size."""
-    from search.workspace import make_space
-
-    free = config.model_copy(update={"constraints": {}})
-    return make_space(free, signature, Curves.flat(signature))
-
-
-def _cost_at(space: Space, budget: float, config: Config) -> Cost:
-    return cost(space.student({"budget": budget}), space.signature, sequence_length=config.latency.sequence_length)
+def _cost_at(space: Space, end: int, config: Config) -> Cost:
+    """Return the cost of the smallest student (``end`` 0) or the largest (1)."""
+    values = {"budget": space.bounds[end], **space.cuts.values(*[float(end)] * len(space.cuts.free))}
+    return cost(space.student(values), space.signature, sequence_length=config.latency.sequence_length)
 
 
 def _verdicts(config: Config) -> dict[str, str]:

@@ -45,9 +45,10 @@ class Curves:
     scores: Mapping[str, Floats] = field(default_factory=dict)
 
     @classmethod
-    def flat(cls, signature: Signature) -> Curves:
-        """Return curves that know nothing: every component of every matrix is worth its parameters."""
-        return cls({m.path: np.full(min(m.shape), float(sum(m.shape))) for m in signature.modules})
+    def flat(cls, signature: Signature, words: int | None = None) -> Curves:
+        """Return curves that know nothing but ``words``: every component of a matrix is worth its parameters."""
+        scores = {} if words is None else {"words": np.array([float(words)])}
+        return cls({m.path: np.full(min(m.shape), float(sum(m.shape))) for m in signature.modules}, scores)
 
     def of(self, module: Module) -> Floats:
         """Return the energies of one module, length min(m, n)."""

@@ -17,8 +17,10 @@ import numpy as np
 
 from spaces.curves import Curves, Floats
 from spaces.domains import Choices, Domain, Fixed, Range
+from spaces.errors import UserError
 from spaces.plan import Structure
 from spaces.signature import Signature
+from spaces.structure import head_refusal, refusal, unit_refusal
 
 PARTS = ("layers", "heads", "ffn")
 """What has a coordinate, in the order of cuts; the vocabulary comes before them and has none."""
@@ -59,6 +61,29 @@ class Cuts:
     def step(self) -> int:
         """FFN units are kept in multiples of this."""
         return WIDE_STEP if self.signature.intermediate_size >= WIDE else STEP
+
+    def values(self, *shares: float) -> dict[str, Any]:
+        """Return coordinates of the free parts, each its share of the way from the least to the most that may stay."""
+        found = {}
+        for part, share in zip(self.free, shares, strict=False):
+            low, high = limits(self.domains[part])
+            found[f"structure.{part}"] = nearest(self.domains[part], low + share * (high - low))
+        return found
+
+    def check(self) -> None:
+        """Raise UserError for a part that this architecture does not allow to cut."""
+        whole = self.signature
+        sentences = {
+            "layers": "there is one set of weights for all layers" if whole.layers < 2 else None,
+            "heads": head_refusal(whole),
+            "ffn": unit_refusal(whole),
+        }
+        for part, domain in self.domains.items():
+            if limits(domain)[0] < 1.0 and sentences[part] is not None:
+                raise UserError(f"space.structure.{part}: {whole.architecture}: {sentences[part]}")
+        sentence = refusal(whole, Structure(vocabulary=self.words))
+        if sentence is not None:
+            raise UserError(f"space.structure.vocabulary: {whole.architecture}: {sentence}")
 
     def decode(self, values: Mapping[str, Any], depth: float = 1.0) -> Structure:
         """Return the counts at the fractions ``values``; a free part that they leave out keeps the most.

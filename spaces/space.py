@@ -63,8 +63,10 @@ class Space:
 
     @cached_property
     def cuts(self) -> Cuts:
-        """The translation between structural coordinates and counts."""
-        return Cuts(self.signature, self.curves, self.structure or {}, self.words)
+        """The translation between structural coordinates and counts; raises UserError for a cut that cannot be made."""
+        cuts = Cuts(self.signature, self.curves, self.structure or {}, self.words)
+        cuts.check()
+        return cuts
 
     @cached_property
     def codec(self) -> Codec:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compressors.apply import blank_student, make_student, read_config, trainable_parameters
-from compressors.factors import Factors
+from compressors.calibration import calibrate
+from compressors.factors import Factors, Orders
 from compressors.methods import lowrank, register_layers
 from compressors.modeling_paredown import LAYERS
 from compressors.signature import stored_tensors
@@ -23,6 +24,8 @@ from compressors.structure import remains
 from spaces import methods as described
 from spaces.cost import file_tensors
 from spaces.errors import UserError
+from spaces.methods import Knobs
+from spaces.methods.base import ladder
 from spaces.methods.lowrank import LowRank
 from spaces.plan import Choice, Structure, Student
 from spaces.signature import read_signature
@@ -142,6 +145,74 @@ def test_a_cut_that_the_architecture_does_not_allow_is_the_user_s_error(
     folder = save_teacher(family, task)
     with pytest.raises(UserError, match=sentence):
         make_student(Student.of("", {}, structure=structure), folder, Factors.read(folder))
+
+
+def test_a_shorter_student_has_the_blocks_that_the_order_names(save_teacher: Saver, batch: dict[str, Tensor]) -> None:
+    folder = save_teacher("bert", "none", num_hidden_layers=3)
+    factors = Factors.read(folder, orders=Orders(blocks=lambda: (2, 0, 1)))
+    student: Any = make_student(Student.of("", {}, structure=Structure(layers=2, ffn=(64, 32))), folder, factors)
+    teacher: Any = make_student(Student.of("", {}), folder, factors)
+    own, theirs = student.model.encoder.layer, teacher.model.encoder.layer
+    assert torch.equal(own[1].attention.self.query.weight, theirs[2].attention.self.query.weight)
+    assert torch.equal(own[0].output.LayerNorm.weight, theirs[0].output.LayerNorm.weight)
+    assert torch.equal(own[0].output.dense.weight, theirs[0].output.dense.weight)
+    ranks = {"encoder.layer.1.attention.self.key": Choice.of("lowrank", rank=32)}
+    student = make_student(Student.of("", ranks, structure=Structure(layers=2)), folder, factors)
+    dense = student.model.encoder.layer[1].attention.self.key.dense()
+    assert torch.allclose(dense, theirs[2].attention.self.key.weight, atol=1e-5)
+
+
+def short_table(
+    folder: Path, used: list[int], method: str = "dense"
+) -> tuple[PreTrainedModel, Any, Factors, list[int]]:
+    """Return a student that keeps the words ``used``, its word table, the factors and their ids in order."""
+    factors = Factors.read(folder, orders=Orders(words=lambda: [*used, *range(100, 120)], unknown=9))
+    words = next(m for m in factors.signature.modules if m.role == "embedding")
+    offered = ladder(described.get(method), (len(used), words.shape[1]), Knobs(0.9, 1.0, 0.5), 4).choices
+    choices = {words.path: offered[-1]} if offered else {}
+    student = make_student(Student.of("", choices, structure=Structure(vocabulary=len(used))), folder, factors)
+    return student, student.model.get_submodule(words.path), factors, sorted(used)
+
+
+def test_a_short_table_changes_nothing_for_the_words_that_it_has(
+    family: str, save_teacher: Saver, batch: dict[str, Tensor]
+) -> None:
+    folder = save_teacher(family)
+    student, table, factors, _ = short_table(folder, [9, *sorted(set(batch["input_ids"].flatten().tolist()))])
+    plain = make_student(Student.of("", {}), folder, factors)
+    assert torch.allclose(logits(student, batch), logits(plain, batch), atol=1e-6)
+    found = table(torch.tensor([50, 9, 5]))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("method", ["lowrank", "kronecker", "sparse", "lowrank+sparse", "pruned-lowrank"])
+def test_a_short_table_can_be_compressed(method: str, save_teacher: Saver, batch: dict[str, Tensor]) -> None:
+    student, table, _, used = short_table(save_teacher("bert"), [0, 9, *range(30, 60)], method)
+    ids = torch.tensor([*used, 99])
+    rows = table.dense()[[*range(len(used)), used.index(9)]]
+    assert torch.allclose(table(ids), rows, atol=1e-6)
+    student.train()
+    student(**batch)[0].sum().backward()
+    assert all(p.grad is not None for p in table.parameters())
+
+
+def test_cuts_start_better_when_what_is_left_is_fitted_again(
+    make_teacher: Callable[..., PreTrainedModel], save_teacher: Saver
+) -> None:
+    folder, teacher = save_teacher("bert"), make_teacher("bert")
+    generator = torch.Generator().manual_seed(0)
+    batches = [
+        {"input_ids": torch.randint(1, 120, (32, 12), generator=generator), "attention_mask": torch.ones(32, 12).long()}
+        for _ in range(8)
+    ]
+    factors = Factors.read(folder, calibrate(teacher, batches, seed=0, bf16=False))
+    errors = {}
+    for init in ("svd", "fisher-whitened"):
+        plan = Student.of("", {}, init=init, structure=Structure(heads=(2, 2), ffn=(32, 32)))
+        student = make_student(plan, folder, factors)
+        errors[init] = sum((logits(student, b) - logits(teacher, b)).square().mean() for b in batches)
+    assert errors["fisher-whitened"] < 0.8 * errors["svd"]
 
 
 def test_dense_tables_are_frozen_and_everything_else_is_trained(save_teacher: Saver) -> None:
