@@ -79,7 +79,7 @@ def student_tensors(student: Student, factors: Factors) -> dict[str, Tensor]:
     """Return the student's tensors as ``spaces.cost.file_tensors`` names them, floats in float32."""
     left = cut(factors.signature, student.structure)
     stays = remains(factors, student.structure)
-    factors = factors.cut(stays.kept, stays.blocks)
+    factors = factors.cut(stays.kept)
     made: dict[str, Tensor] = {f"{PREFIX}{name}": rows for name, rows in stays.maps.items()}
     for module in left.modules:
         choice = student[module.path]
@@ -88,7 +88,7 @@ def student_tensors(student: Student, factors: Factors) -> dict[str, Tensor]:
             made |= {f"{PREFIX}{module.path}.{name}": part for name, part in parts.items()}
     for spec in file_tensors(student, factors.signature):
         if spec.name not in made:
-            tensor = factors.tensor(spec.name.removeprefix(PREFIX))
+            tensor = factors.weights[spec.name.removeprefix(PREFIX)]
             made[spec.name] = tensor.float() if tensor.is_floating_point() else tensor
     return made
 

@@ -110,7 +110,7 @@ def calibrate(
 
     device = next(model.parameters()).device
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    bf16 = fast_bf16(device) if bf16 is None else bf16
+    bf16 = _fast_bf16(device) if bf16 is None else bf16
     with Observer(model) as observer:
         for batch in batches:
             inputs = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
@@ -160,8 +160,7 @@ def _gaussian(prediction: Tensor, generator: torch.Generator) -> Tensor:
     return ((prediction - prediction.detach() - noise) ** 2).sum() / 2
 
 
-def fast_bf16(device: torch.device) -> bool:
-    """Return whether ``device`` multiplies bfloat16 natively."""
+def _fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)

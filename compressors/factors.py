@@ -20,7 +20,6 @@ from compressors.factor_cache import FactorCache
 from compressors.signature import signature_of, stored_tensors
 from spaces.plan import INITS
 from spaces.signature import Signature, read_signature
-from spaces.structure import teacher_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,23 +34,18 @@ Kept = tuple[Tensor | None, Tensor | None]
 
 
 @dataclass(frozen=True)
-class Orders:
-    """What a teacher needs most, beyond what its matrices say; found when a structural cut first asks for it.
+class Words:
+    """The words of a teacher by need: ``order`` returns ids, most needed first, ``unknown`` stands for dropped ones."""
 
-    ``blocks`` returns its blocks' numbers and ``words`` its words' ids, most needed first (None: from the lowest
-    number on, or words by their frequency at calibration). ``unknown`` is the word that stands for dropped ones.
-    """
-
-    blocks: Callable[[], Sequence[int]] | None = None
-    words: Callable[[], Sequence[int]] | None = None
+    order: Callable[[], Sequence[int]]
     unknown: int = 0
 
 
 class Factors:
     """Closed forms of one teacher's matrices; ``folder`` holds the cache (None: memory).
 
-    ``kept`` (by the student's paths) cuts matrices first, and ``blocks`` are the teacher's numbers of the blocks that
-    stay: paths and names are then the student's.
+    ``kept`` cuts matrices first; ``words`` says which words a cut vocabulary keeps (None: by their frequency at
+    calibration).
     """
 
     def __init__(
@@ -61,12 +55,11 @@ class Factors:
         calibration: Calibration | None = None,
         *,
         folder: Path | None = None,
-        orders: Orders | None = None,
+        words: Words | None = None,
         kept: Mapping[str, Kept] | None = None,
-        blocks: Sequence[int] | None = None,
     ) -> None:
         self.weights, self.signature, self.calibration = weights, signature, calibration
-        self.orders, self.kept, self._blocks = orders or Orders(), dict(kept or {}), blocks
+        self.words, self.kept = words, dict(kept or {})
         self._cache, self._own = FactorCache(folder), FactorCache(None)
         self._digests: dict[str, bytes] = {}
         self._refits: dict[str, Tensor] = {}
@@ -79,12 +72,12 @@ class Factors:
         *,
         folder: Path | None = None,
         signature: Signature | None = None,
-        orders: Orders | None = None,
+        words: Words | None = None,
     ) -> Factors:
         """Factors of the model in ``teacher_folder``."""
         signature = signature or read_signature(teacher_folder)
         weights = load_file(teacher_folder / "model.safetensors")
-        return cls(weights, signature, calibration, folder=folder, orders=orders)
+        return cls(weights, signature, calibration, folder=folder, words=words)
 
     @classmethod
     def of_model(
@@ -93,47 +86,29 @@ class Factors:
         calibration: Calibration | None = None,
         *,
         folder: Path | None = None,
-        orders: Orders | None = None,
+        words: Words | None = None,
     ) -> Factors:
         """Factors of a model in memory."""
         weights = {name: t.detach().cpu() for name, t in stored_tensors(model).items()}
-        return cls(weights, signature_of(model), calibration, folder=folder, orders=orders)
+        return cls(weights, signature_of(model), calibration, folder=folder, words=words)
 
-    def cut(self, kept: Mapping[str, Kept], blocks: Sequence[int] | None = None) -> Factors:
+    def cut(self, kept: Mapping[str, Kept]) -> Factors:
         """Return the factors of what is left of the matrices; the cache is shared."""
-        other = Factors(self.weights, self.signature, self.calibration, kept=kept, blocks=blocks)
+        other = Factors(self.weights, self.signature, self.calibration, kept=kept)
         other._cache, other._digests = self._cache, self._digests
         return other
 
     @cached_property
-    def block_order(self) -> tuple[int, ...]:
-        """The teacher's blocks, most needed first."""
-        return tuple(self.orders.blocks()) if self.orders.blocks else tuple(range(self.signature.layers))
-
-    @cached_property
     def word_order(self) -> list[int]:
-        """The teacher's words, most needed first."""
-        if self.orders.words:
-            return [int(word) for word in self.orders.words()]
+        """All words of the teacher, most needed first."""
+        if self.words is not None:
+            return list(dict.fromkeys([*self.words.order(), *range(self.signature.vocab_size)]))
         table = next((m.path for m in self.signature.modules if m.role == "embedding"), "")
         seen = {} if self.calibration is None else self.calibration.frequencies
         if table not in seen:
             return list(range(self.signature.vocab_size))
         ordered: list[int] = seen[table].sort(descending=True, stable=True).indices.tolist()
         return ordered
-
-    @property
-    def unknown_word(self) -> int:
-        """The word that stands for dropped ones."""
-        return self.orders.unknown
-
-    def tensor(self, name: str) -> Tensor:
-        """Return the teacher's tensor that the student has as ``name``."""
-        return self.weights[self.source(name)]
-
-    def source(self, name: str) -> str:
-        """Return what the teacher calls the student's ``name``: its blocks may have other numbers."""
-        return name if self._blocks is None else teacher_name(name, self.signature, self._blocks)
 
     def init_of(self, init: str) -> str:
         """Return ``init``, or ``svd`` where there is no calibration to weigh with."""
@@ -152,7 +127,7 @@ class Factors:
 
         That is W E[x] - W' E[x'], where ``init`` knows the mean input.
         """
-        bias = self.weights.get(f"{self.source(path)}.bias")
+        bias = self.weights.get(f"{path}.bias")
         if bias is None:
             return None
         rows, columns = self.kept.get(path, (None, None))
@@ -164,17 +139,17 @@ class Factors:
 
     def _whole(self, path: str, init: str) -> Target:
         """Return the uncut matrix with its error weights."""
-        module = self.signature.module(self.source(path))
+        module = self.signature.module(path)
         weight = self.weights[module.weight].to(torch.float64)
         weight = (weight.T if module.kind == "conv1d" else weight).contiguous()
         if self.calibration is None or self.init_of(init) == "svd":
             return Target(weight)
-        return self.calibration.target(module.path, weight, fisher=init == "fisher-whitened")
+        return self.calibration.target(path, weight, fisher=init == "fisher-whitened")
 
     def _refitted(self, path: str, init: str, whole: Target, columns: Tensor) -> Tensor:
         key = f"{init} {path}"
         if key not in self._refits:
-            module = self.signature.module(self.source(path))
+            module = self.signature.module(path)
             self._refits[key] = refitted(whole, columns, centred=module.bias)
         return self._refits[key]
 
@@ -214,16 +189,16 @@ class Factors:
 
     def _cache_of(self, path: str) -> FactorCache:
         """Return where decompositions of a matrix are kept: on disk, but not those of every cut of every block."""
-        module = self.signature.module(self.source(path))
+        module = self.signature.module(path)
         return self._own if path in self.kept and module.block is not None else self._cache
 
     def _key(self, path: str, init: str, what: str) -> str:
         """Return the content-addressed name of one decomposition: everything that it is computed from."""
-        init, source = self.init_of(init), self.source(path)
+        init = self.init_of(init)
         digest = blake2b(f"{FORMULAS} {what} {init}".encode(), digest_size=16)
-        digest.update(self._weight_digest(source))
+        digest.update(self._weight_digest(path))
         if init != "svd" and self.calibration is not None:
-            digest.update(f"{self.calibration.digest} {source}".encode())
+            digest.update(f"{self.calibration.digest} {path}".encode())
         for index in self.kept.get(path, (None, None)):
             digest.update(b"all" if index is None else index.numpy().tobytes())
         return digest.hexdigest()

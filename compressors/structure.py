@@ -1,6 +1,6 @@
-"""Structural cuts as data: which words, blocks, heads and FFN units of the teacher a student keeps.
+"""Structural cuts as data: which words, heads and FFN units of the teacher a student keeps.
 
-Every teacher has one score order for each, so kept sets are nested and a count names a set.
+Every teacher has one score order for each, so kept sets are nested and a count names a set. Blocks fall from the top.
 """
 
 from __future__ import annotations
@@ -27,13 +27,11 @@ _ROW_TYPES = {"U8": torch.uint8, "I16": torch.int16, "I32": torch.int32}
 class Remains:
     """What a structure leaves of a teacher.
 
-    ``kept`` are by the student's path the rows and columns that stay of every matrix that becomes smaller, in the
-    teacher's order; ``blocks`` the teacher's numbers of the student's blocks; ``maps`` the tensors that tell the row of
-    every word, by their names.
+    ``kept`` are the rows and columns that stay of every matrix that becomes smaller, in the teacher's order, by path;
+    ``maps`` the tensors that tell the row of every word, by name.
     """
 
     kept: Mapping[str, Kept]
-    blocks: tuple[int, ...]
     maps: Mapping[str, Tensor]
 
 
@@ -45,23 +43,22 @@ def remains(factors: Factors, structure: Structure) -> Remains:
     """
     signature = factors.signature
     check_supported(signature, structure)
-    count = structure.layers or signature.layers
-    blocks = tuple(sorted(factors.block_order[:count])) if count < signature.layers else tuple(range(count))
     kept: dict[str, Kept] = {}
-    for own, block in enumerate(blocks):
-        if structure.heads and structure.heads[own] < signature.heads:
-            best = _best(head_scores(factors, block), structure.heads[own])
+    for block in range(structure.layers or signature.layers):
+        if structure.heads and structure.heads[block] < signature.heads:
+            best = _best(head_scores(factors, block), structure.heads[block])
             columns = (best[:, None] * signature.head_size + torch.arange(signature.head_size)).flatten()
-            kept |= _narrowed(signature, own, "qkv", "attn_out", columns)
-        if structure.ffn and structure.ffn[own] < signature.intermediate_size:
-            columns = _best(unit_scores(factors, block), structure.ffn[own])
-            kept |= _narrowed(signature, own, "ffn_in", "ffn_out", columns)
+            kept |= _narrowed(signature, block, "qkv", "attn_out", columns)
+        if structure.ffn and structure.ffn[block] < signature.intermediate_size:
+            columns = _best(unit_scores(factors, block), structure.ffn[block])
+            kept |= _narrowed(signature, block, "ffn_in", "ffn_out", columns)
     maps = {}
     for table in short_tables(signature, structure):
         words = torch.tensor(factors.word_order[: structure.vocabulary]).sort().values
         kept[table.path] = (words, None)
-        maps[f"{table.path}.{WORD_MAP}"] = word_rows(words, table.shape[0], factors.unknown_word)
-    return Remains(kept, blocks, maps)
+        unknown = factors.words.unknown if factors.words is not None else 0
+        maps[f"{table.path}.{WORD_MAP}"] = word_rows(words, table.shape[0], unknown)
+    return Remains(kept, maps)
 
 
 def word_rows(words: Tensor, vocabulary: int, unknown: int) -> Tensor:

@@ -35,8 +35,6 @@ Progress = Callable[[str, int, int], None]
 
 CALIBRATION_ROWS = 1024
 CALIBRATION_BATCH = 32
-ORDER_ROWS = 256
-"""Rows by which blocks are ordered: half of their number squared passes are made over them."""
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model")
 
@@ -106,20 +104,6 @@ class Teacher:
         calibration.save(file)
         return calibration
 
-    def block_order(self, data: Encoded) -> tuple[int, ...]:
-        """Return the blocks' numbers, most needed first, by 256 rows of ``data``; found once per teacher and data."""
-        from compressors.block_order import block_order
-        from compressors.distill.batches import collate, order
-
-        drawn = np.random.default_rng(0).permutation(len(data))[:ORDER_ROWS]
-        rows = data.take(np.sort(drawn))
-
-        def find() -> tuple[int, ...]:
-            batches = [collate(rows, indices).inputs for indices in order(rows, CALIBRATION_BATCH, 0, 0)]
-            return block_order(self.model, self.signature, batches)
-
-        return tuple(int(n) for n in kept_array(self.cache / "blocks" / f"{self.hash}-{rows.hash}.npy", find))
-
     def word_order(self, data: Sequence[Encoded]) -> list[int]:
         """Return the words that ``data`` use, special ones first, then by how often; counted once."""
         special = sorted({int(word) for word in self.tokenizer.all_special_ids})
@@ -138,7 +122,7 @@ class Teacher:
 
         ``data`` are the training rows; words are counted there and in what ``transfer`` returns.
         """
-        from compressors.factors import Factors, Orders
+        from compressors.factors import Factors, Words
 
         if data.hash not in self._factors:
             unknown = self.tokenizer.unk_token_id
@@ -147,10 +131,8 @@ class Teacher:
                 self.calibration(data),
                 folder=self.cache / "factors",
                 signature=self.signature,
-                orders=Orders(
-                    blocks=lambda: self.block_order(data),
-                    words=lambda: self.word_order([data, *transfer()]),
-                    unknown=unknown if unknown is not None else 0,
+                words=Words(
+                    lambda: self.word_order([data, *transfer()]), unknown=unknown if unknown is not None else 0
                 ),
             )
         return self._factors[data.hash]

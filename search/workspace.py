@@ -48,8 +48,6 @@ class Workspace:
 
         factors, structure = self.rows.factors, self.config.space.structure
         scores = scores_of(factors) if structure.heads is not None or structure.ffn is not None else {}
-        if structure.layers is not None:
-            scores["blocks"] = np.array(factors.block_order, np.float64)
         if structure.vocabulary == "used":
             scores["words"] = np.array([self.rows.words()], np.float64)
         return Curves(factors.curves(), scores)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from spaces.errors import UserError
 from spaces.signature import Module, Signature
-from spaces.structure import teacher_name
 
 Floats = NDArray[np.float64]
 
@@ -37,8 +36,7 @@ class Curves:
     of an example, so that components of different matrices compare. A path without a curve counts as flat.
 
     ``scores`` say the same of what a structural cut drops, where they were measured: ``heads.3`` and ``ffn.3`` are the
-    descending energies of the heads and units of the teacher's block 3, ``blocks`` the numbers of its blocks, most
-    needed first, and ``words`` how many words the data use.
+    descending energies of the heads and units of block 3, and ``words`` is how many words the data use.
     """
 
     energies: Mapping[str, Floats]
@@ -66,23 +64,6 @@ class Curves:
         """Return the descending scores called ``name``, ``count`` of them; all alike where none were measured."""
         known = self.scores.get(name)
         return np.ones(count) if known is None else known
-
-    def kept_blocks(self, signature: Signature, count: int) -> tuple[int, ...]:
-        """Return which ``count`` of the teacher's blocks stay, in order; without scores they fall from the top."""
-        order = self.scores.get("blocks")
-        first = range(signature.layers) if order is None else [int(block) for block in order]
-        return tuple(sorted(first[:count]))
-
-    def of_blocks(self, signature: Signature, kept: Sequence[int]) -> Curves:
-        """Return the curves of a student by its own paths, whose blocks are the teacher's ``kept`` ones."""
-        if tuple(kept) == tuple(range(len(kept))):
-            return self
-        moved: dict[str, Floats] = {}
-        for module in signature.modules:
-            if module.block is None or module.block < len(kept):
-                source = teacher_name(module.path, signature, kept)
-                moved |= {module.path: self.energies[source]} if source in self.energies else {}
-        return Curves(moved, self.scores)
 
     def density(self, module: Module) -> Floats:
         """Return the energy per stored weight of each component: the marginal value of the next rank."""

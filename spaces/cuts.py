@@ -92,9 +92,9 @@ class Cuts:
         """
         whole = self.signature
         layers = self._total("layers", values, depth, whole.layers, least=1)
-        kept = self.curves.kept_blocks(whole, layers)
-        heads = self._spread("heads", values, depth, [self.curves.score(f"heads.{b}", whole.heads) for b in kept])
-        chunks = self._spread("ffn", values, depth, [self._chunks(b) for b in kept])
+        blocks = range(layers)
+        heads = self._spread("heads", values, depth, [self.curves.score(f"heads.{b}", whole.heads) for b in blocks])
+        chunks = self._spread("ffn", values, depth, [self._chunks(b) for b in blocks])
         units = tuple(min(n * self.step, whole.intermediate_size) for n in chunks)
         words = self.words if self.words is not None and self.words < whole.vocab_size else None
         return Structure(

@@ -86,12 +86,10 @@ class Space:
     def codec_of(self, structure: Structure) -> Codec:
         """Return the translation between coordinates and choices for what ``structure`` leaves of the teacher."""
         if structure not in self._codecs:
-            left, layers = cut(self.signature, structure), structure.layers or self.signature.layers
-            groups = tuple(g for g in find_groups(left) if g.name in self._free_names)
-            kept = self.curves.kept_blocks(self.signature, layers)
-            curves = self.curves.of_blocks(self.signature, kept)
+            left = find_groups(cut(self.signature, structure))
+            groups = tuple(group for group in left if group.name in self._free_names)
             itemsize = BYTES[FLOAT_DTYPES[self.stored_dtype]]
-            self._codecs[structure] = Codec(groups, self.methods, self.granularity, curves, itemsize)
+            self._codecs[structure] = Codec(groups, self.methods, self.granularity, self.curves, itemsize)
         return self._codecs[structure]
 
     @cached_property

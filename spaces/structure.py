@@ -1,12 +1,14 @@
 """Structural cuts as arithmetic: the signature of a teacher with fewer layers, heads, FFN units or words.
 
-A student's blocks are numbered from 0 whichever of the teacher's they are; all blocks of a teacher have one shape.
+Blocks fall from the top. MiniLM-L6 on TREC-6, 120 steps, one seed, validation and test together: of 6 blocks the
+first 4 reach 93.6 % and the first 3 89.5. The blocks without which the untrained outputs change least are others,
+0 3 4 5 and 3 4 5: they begin with 70 and 60 % where the first ones begin with 22, and end with 88.9 and 87.7. Between
+them lie 0 1 3 5 (93.4), 0 1 2 5 (92.6), 0 1 4 5 (91.9) and 0 2 5 (89.6).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -46,31 +48,6 @@ def cut(signature: Signature, structure: Structure) -> Signature:
 def row_dtype(rows: int) -> str:
     """Return the smallest integer type, as a safetensors header calls it, that tells ``rows`` rows apart."""
     return "U8" if rows <= 2**8 else "I16" if rows <= 2**15 else "I32"
-
-
-def teacher_name(name: str, signature: Signature, kept: Sequence[int]) -> str:
-    """Return what a module or tensor of a student is called in its teacher, of whose blocks ``kept`` are left."""
-    prefix = block_list(signature)
-    match = re.match(rf"{re.escape(prefix)}\.(\d+)\.", name) if prefix else None
-    return name if match is None else f"{prefix}.{kept[int(match[1])]}.{name[match.end() :]}"
-
-
-def block_list(signature: Signature) -> str:
-    """Return the path of the list that holds the blocks; empty without blocks."""
-    path = next((_block_path(m) for m in signature.modules if m.block is not None), "")
-    return path.rpartition(".")[0]
-
-
-def blocks_alike(signature: Signature) -> bool:
-    """Return whether all blocks hold the same tensors, so that any of them may stand in any other's place."""
-    prefix = block_list(signature)
-    blocks: dict[str, set[tuple[str, str, tuple[int, ...]]]] = {}
-    for tensor in signature.tensors:
-        if prefix and tensor.name.startswith(f"{prefix}."):
-            number, _, rest = tensor.name[len(prefix) + 1 :].partition(".")
-            blocks.setdefault(number, set()).add((rest, tensor.dtype, tensor.shape))
-    first = next(iter(blocks.values()), None)
-    return all(block == first for block in blocks.values())
 
 
 def short_tables(signature: Signature, structure: Structure) -> list[Module]:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from compressors.apply import blank_student, make_student, read_config, trainable_parameters
 from compressors.calibration import calibrate
-from compressors.factors import Factors, Orders
+from compressors.factors import Factors, Words
 from compressors.methods import lowrank, register_layers
 from compressors.modeling_paredown import LAYERS
 from compressors.signature import stored_tensors
@@ -147,26 +147,11 @@ def test_a_cut_that_the_architecture_does_not_allow_is_the_user_s_error(
         make_student(Student.of("", {}, structure=structure), folder, Factors.read(folder))
 
 
-def test_a_shorter_student_has_the_blocks_that_the_order_names(save_teacher: Saver, batch: dict[str, Tensor]) -> None:
-    folder = save_teacher("bert", "none", num_hidden_layers=3)
-    factors = Factors.read(folder, orders=Orders(blocks=lambda: (2, 0, 1)))
-    student: Any = make_student(Student.of("", {}, structure=Structure(layers=2, ffn=(64, 32))), folder, factors)
-    teacher: Any = make_student(Student.of("", {}), folder, factors)
-    own, theirs = student.model.encoder.layer, teacher.model.encoder.layer
-    assert torch.equal(own[1].attention.self.query.weight, theirs[2].attention.self.query.weight)
-    assert torch.equal(own[0].output.LayerNorm.weight, theirs[0].output.LayerNorm.weight)
-    assert torch.equal(own[0].output.dense.weight, theirs[0].output.dense.weight)
-    ranks = {"encoder.layer.1.attention.self.key": Choice.of("lowrank", rank=32)}
-    student = make_student(Student.of("", ranks, structure=Structure(layers=2)), folder, factors)
-    dense = student.model.encoder.layer[1].attention.self.key.dense()
-    assert torch.allclose(dense, theirs[2].attention.self.key.weight, atol=1e-5)
-
-
 def short_table(
     folder: Path, used: list[int], method: str = "dense"
 ) -> tuple[PreTrainedModel, Any, Factors, list[int]]:
     """Return a student that keeps the words ``used``, its word table, the factors and their ids in order."""
-    factors = Factors.read(folder, orders=Orders(words=lambda: [*used, *range(100, 120)], unknown=9))
+    factors = Factors.read(folder, words=Words(lambda: [*used, *range(100, 120)], unknown=9))
     words = next(m for m in factors.signature.modules if m.role == "embedding")
     offered = ladder(described.get(method), (len(used), words.shape[1]), Knobs(0.9, 1.0, 0.5), 4).choices
     choices = {words.path: offered[-1]} if offered else {}

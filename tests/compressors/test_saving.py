@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 
 from compressors.apply import make_student
-from compressors.factors import Factors, Orders
+from compressors.factors import Factors
 from compressors.modeling_paredown import ParedownForSequenceClassification
 from compressors.saving import load, save_student, weights_bytes
 from spaces.cost import cost, file_tensors
 from spaces.errors import UserError
 from spaces.plan import Choice, Structure, Student
-from spaces.signature import read_header, read_signature
+from spaces.signature import read_header
 from spaces.structure import refusal
 
 Saver = Callable[..., Path]
@@ -70,8 +70,7 @@ def test_a_saved_student_gives_the_same_logits_and_needs_trust_elsewhere(
     family: str, cut: bool, save_teacher: Saver, random_student: Drawer, batch: dict[str, Tensor], tmp_path: Path
 ) -> None:
     folder = save_teacher(family)
-    layers = read_signature(folder).layers
-    factors = Factors.read(folder, orders=Orders(blocks=lambda: tuple(reversed(range(layers)))))
+    factors = Factors.read(folder)
     heads = (2,) if refusal(factors.signature, Structure(heads=(2,))) is None else ()
     structure = Structure(layers=1, heads=heads, ffn=(24,), vocabulary=99) if cut else Structure()
     student = make_student(random_student(factors.signature, 11, structure=structure), folder, factors)

@@ -28,9 +28,9 @@ Shares = st.floats(0.0, 1.0)
 
 
 def scored(signature: Signature, seed: int = 0) -> Curves:
-    """Return curves with scores: blocks in random order, heads and units that fall off at random heights."""
+    """Return curves with scores: heads and units that fall off at random heights."""
     rng = np.random.default_rng(seed)
-    scores = {"blocks": rng.permutation(signature.layers).astype(float)}
+    scores = {}
     for block in range(signature.layers):
         for name, count in (("heads", signature.heads), ("ffn", signature.intermediate_size)):
             scores[f"{name}.{block}"] = np.sort(rng.exponential(rng.uniform(0.2, 5), count))[::-1]
@@ -75,17 +75,6 @@ def test_without_scores_all_layers_keep_the_same_and_blocks_fall_from_the_top(mi
     cuts = Cuts(minilm, Curves.flat(minilm), FREE)
     half = cuts.decode({"structure.layers": 0.5, "structure.heads": 0.5, "structure.ffn": 0.5})
     assert half == Structure(layers=3, heads=(6, 6, 6), ffn=(768, 768, 768))
-    assert Curves.flat(minilm).kept_blocks(minilm, 3) == (0, 1, 2)
-
-
-def test_curves_move_with_the_blocks_that_stay(minilm: Signature) -> None:
-    query = "bert.encoder.layer.{}.attention.self.query"
-    energies = {query.format(block): np.full(384, float(block)) for block in range(6)}
-    curves = Curves(energies, {"blocks": np.array([5.0, 2.0, 0.0, 1.0, 3.0, 4.0])})
-    kept = curves.kept_blocks(minilm, 3)
-    assert kept == (0, 2, 5)
-    moved = curves.of_blocks(minilm, kept)
-    assert [moved.energies[query.format(own)][0] for own in range(3)] == [0.0, 2.0, 5.0]
 
 
 @settings(max_examples=25, deadline=None)

@@ -12,7 +12,7 @@ from spaces.cost import teacher_cost
 from spaces.errors import UserError
 from spaces.plan import Structure
 from spaces.signature import Module, Signature
-from spaces.structure import block_list, blocks_alike, cut, refusal, row_dtype, teacher_name
+from spaces.structure import cut, refusal, row_dtype
 
 
 def test_a_structure_that_cuts_nothing_changes_nothing(tiny: Signature) -> None:
@@ -50,19 +50,6 @@ def test_fewer_words_shorten_the_word_table_alone(tiny: Signature) -> None:
 
 def test_a_word_s_row_takes_the_smallest_integer_that_tells_rows_apart() -> None:
     assert [row_dtype(n) for n in (1, 256, 257, 2**15, 2**15 + 1)] == ["U8", "U8", "I16", "I16", "I32"]
-
-
-def test_a_student_s_blocks_are_called_as_the_teacher_calls_them(tiny: Signature) -> None:
-    at = "bert.encoder.layer"
-    assert block_list(tiny) == at
-    assert teacher_name(f"{at}.0.output.dense", tiny, (1,)) == f"{at}.1.output.dense"
-    assert teacher_name("bert.pooler.dense", tiny, (1,)) == "bert.pooler.dense"
-
-
-def test_blocks_that_hold_other_tensors_are_not_alike(tiny: Signature) -> None:
-    assert blocks_alike(tiny)
-    gone = tuple(t for t in tiny.tensors if t.name != "bert.encoder.layer.0.output.dense.bias")
-    assert not blocks_alike(replace(tiny, tensors=gone))
 
 
 @pytest.mark.parametrize(
