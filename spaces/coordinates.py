@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,14 +12,17 @@ import numpy as np
 
 from spaces import methods
 from spaces.allocate import MAX_TILT, Allocator, Item, rungs, shares, tilted
-from spaces.curves import Curves
+from spaces.curves import Curves, Floats
 from spaces.groups import Granularity, Group, units_of
 from spaces.inverse import encode
 from spaces.methods import Knobs
-from spaces.methods.base import Method, stored_bytes
+from spaces.methods.base import stored_bytes
 from spaces.methods.sparse import PATTERNS
-from spaces.plan import Choice, Student
+from spaces.plan import DENSE, Choice, Student
 from spaces.signature import Module
+
+DEFAULT_KNOBS = Knobs()
+"""What a unit has that is asked for nothing."""
 
 Values = Mapping[str, Any]
 """Coordinates by name: ``budget``, ``<unit>.method``, ``<unit>.tilt`` and what the method asks."""
@@ -68,22 +71,35 @@ class Codec:
 
     @cached_property
     def least_bytes(self) -> int:
-        """Bytes of all free matrices at the cheapest that any method offers."""
-        return sum(self.cheapest(m).least for m, _ in self.places)
+        """Bytes of all free matrices when every unit has the cheapest method."""
+        return sum(self.item(m, self._cheapest[_chooser(units)]).least for m, units in self.places)
 
     def decode(self, values: Values, allocator: Allocator = "marginal") -> dict[str, Choice]:
         """Return the choice of every free matrix; together they store at most ``budget`` x dense bytes.
 
-        Where the methods asked for cannot go that low, the units that store most above the cheapest method give way.
+        Where the methods asked for cannot go that low, the units that store most above the cheapest method get that.
+        Where a unit comes out dense throughout, the others share the rest as if ``dense`` had been its method: a plan
+        shows all that decided on it, so that ``encode`` can find it.
         """
         budget = float(values["budget"]) * self.dense_bytes
-        items = self.items(values)
         tilts = np.array([self._tilt(values, units) for _, units in self.places])
+        items = self.items(values)
+        while True:
+            chosen = self.rungs(items, budget, tilts, allocator)
+            dense = self.dense_units(items, chosen)
+            if not dense:
+                return {i.module.path: i.choice(r) for i, r in zip(items, chosen, strict=True)}
+            items = [
+                self.item(i.module, "dense") if _chooser(units) in dense else i
+                for i, (_, units) in zip(items, self.places, strict=True)
+            ]
+
+    def rungs(self, items: Sequence[Item], budget: float, tilts: Floats, allocator: Allocator) -> list[int]:
+        """Return the rung of every item: the allocator's shares of ``budget`` bytes times 2 ** ``tilts``, rounded."""
         wanted = shares(items, budget, allocator)
         if tilts.any():
             wanted = tilted(items, wanted, tilts, budget)
-        chosen = rungs(items, wanted, budget, allocator)
-        return {i.module.path: i.choice(r) for i, r in zip(items, chosen, strict=True)}
+        return rungs(items, wanted, budget, allocator)
 
     def encode(self, student: Student) -> dict[str, Any]:
         """Return coordinates whose ``decode`` is the student, or as near as this granularity can say.
@@ -110,38 +126,61 @@ class Codec:
         for module, units in self.places:
             name = str(values.get(f"{units[0]}.method", self.default_method)) if units else self.default_method
             knobs = self.knobs(values, units[0]) if units else Knobs()
-            items.append(self._item(module, methods.get(name), knobs))
+            items.append(self.item(module, name, knobs))
         return self._affordable(items, float(values["budget"]) * self.dense_bytes)
 
-    def cheapest(self, module: Module) -> Item:
-        """Return the matrix with the method that can store least."""
-        options = [self._item(module, methods.get(name), Knobs()) for name in self.methods]
-        return min(options, key=lambda i: i.least)
+    def item(self, module: Module, method: str, knobs: Knobs = DEFAULT_KNOBS) -> Item:
+        """Return a matrix with a method and its knobs."""
+        return Item(module, methods.get(method), knobs, self.itemsize, self.curves)
 
-    def _item(self, module: Module, method: Method, knobs: Knobs) -> Item:
-        return Item(module, method, knobs, self.itemsize, self.curves)
+    @cached_property
+    def _cheapest(self) -> dict[str, str]:
+        """The method that can store least, by the unit that chooses."""
+        least: dict[str, Counter[str]] = defaultdict(Counter)
+        for module, units in self.places:
+            for name in self.methods:
+                least[_chooser(units)][name] += self.item(module, name).least
+        return {unit: min(self.methods, key=lambda name: by_method[name]) for unit, by_method in least.items()}
 
     def _affordable(self, items: list[Item], budget: float) -> list[Item]:
         """Give the cheapest method to units, most bytes saved first, until the least of all fits the budget."""
         least = sum(i.least for i in items)
         if least <= budget * (1 + 1e-9):
             return items
-        cheapest = [self.cheapest(i.module) for i in items]
-        saving: dict[str, int] = defaultdict(int)
-        for item, cheap, (_, units) in zip(items, cheapest, self.places, strict=True):
-            saving[units[0] if units else ""] += item.least - cheap.least
-        items = list(items)
+        owners = [_chooser(units) for _, units in self.places]
+        cheapest = [self.item(m, self._cheapest[unit]) for (m, _), unit in zip(self.places, owners, strict=True)]
+        saving = Counter[str]()
+        for item, cheap, unit in zip(items, cheapest, owners, strict=True):
+            saving[unit] += item.least - cheap.least
+        giving = set()
         for unit in sorted(saving, key=lambda u: (-saving[u], u)):
             if least <= budget * (1 + 1e-9):
                 break
             least -= saving[unit]
-            for n, (_, units) in enumerate(self.places):
-                if (units[0] if units else "") == unit:
-                    items[n] = cheapest[n]
-        return items
+            giving.add(unit)
+        pairs = zip(items, cheapest, owners, strict=True)
+        return [cheap if unit in giving else item for item, cheap, unit in pairs]
+
+    def dense_units(self, items: Sequence[Item], chosen: Sequence[int]) -> set[str]:
+        """Return the units that may be dense and are so throughout, without having asked for it."""
+        if "dense" not in self.methods:
+            return set()
+        mixed, asked = set(), set()
+        for item, rung, (_, units) in zip(items, chosen, self.places, strict=True):
+            unit = _chooser(units)
+            if item.choice(rung) != DENSE:
+                mixed.add(unit)
+            if item.method.name != "dense":
+                asked.add(unit)
+        return asked - mixed - {""}
 
     def _tilt(self, values: Values, units: Sequence[str]) -> float:
         return sum(float(values.get(f"{unit}.tilt", 0.0)) for unit in units)
+
+
+def _chooser(units: Sequence[str]) -> str:
+    """Return the unit that chooses the method; empty where none does."""
+    return units[0] if units else ""
 
 
 def offered_patterns() -> tuple[str, ...]:

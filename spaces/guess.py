@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from spaces import methods
@@ -14,51 +15,62 @@ if TYPE_CHECKING:
     from spaces.coordinates import Codec
 
 
+GUESSES = (0.5, 1.0, 0.0)
+"""Which of the knobs that fit equally well are tried for all units together: the middle, highest and lowest split."""
+
+
 def settings_of(codec: Codec, student: Student) -> Iterator[dict[str, Any]]:
     """Yield the methods and knobs of all units, likeliest first.
 
-    A unit that is dense throughout is named dense, and in a second guess by the method that other units use most.
+    A unit that is dense throughout is named dense. Where several knobs offer what a unit shows, the likeliest of each
+    come first, then others among them: of all units together, at last of one after the other.
     """
-    first: dict[str, Any] = {}
-    dense_units, votes = [], Counter[str]()
-    for unit in codec.method_units:
-        mine = [(m.shape, student[m.path]) for m, units in codec.places if units and units[0] == unit]
-        values = _unit_settings(codec, unit, mine)
-        first |= values
-        if all(choice == DENSE for _, choice in mine):
-            dense_units.append(unit)
-        else:
-            votes[values[f"{unit}.method"]] += 1
-    yield first
-    votes.pop("dense", None)
-    others = [votes.most_common(1)[0][0]] if votes else []
-    for name in dict.fromkeys([*others, codec.default_method]):
-        if name != "dense" and dense_units and "dense" in codec.methods:
-            yield first | {f"{unit}.method": name for unit in dense_units}
+    options = [_unit_settings(codec, unit, _matrices(codec, student, unit)) for unit in codec.method_units]
+    first = _joined(of_unit[0] for of_unit in options)
+    together = [_joined(of_unit[round(part * (len(of_unit) - 1))] for of_unit in options) for part in GUESSES]
+    alone = (first | other for of_unit in options for other in of_unit[1:])
+    seen: list[dict[str, Any]] = []
+    for settings in chain([first], together, alone):
+        if settings not in seen:
+            seen.append(settings)
+            yield settings
 
 
-def _unit_settings(codec: Codec, unit: str, mine: Sequence[Matrix]) -> dict[str, Any]:
-    """Return method and knobs of a unit: its commonest compressing method by weights, and knobs that offer most.
+def _joined(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    return {name: value for part in parts for name, value in part.items()}
 
-    Dense matrices beside compressed ones are what a large share decodes to, so they do not vote. A unit that mixes
-    methods gave way to the cheapest ones under a small budget: the method that stores most makes it do so again.
+
+def _matrices(codec: Codec, student: Student, unit: str) -> list[Matrix]:
+    return [(m.shape, student[m.path]) for m, units in codec.places if units and units[0] == unit]
+
+
+def _unit_settings(codec: Codec, unit: str, mine: Sequence[Matrix]) -> list[dict[str, Any]]:
+    """Return method and knobs of a unit: its commonest compressing method by weights, and the knobs that offer most.
+
+    The first is the likeliest, then all that offer as much, by rising split.
+
+    Dense matrices beside compressed ones are what a large share decodes to, so they do not vote.
     """
     weight: Counter[str] = Counter()
     for (m, n), choice in mine:
         if choice != DENSE:
             weight[choice.method] += m * n
     if not weight:
-        return {f"{unit}.method": "dense" if "dense" in codec.methods else codec.default_method}
+        return [{f"{unit}.method": "dense" if "dense" in codec.methods else codec.default_method}]
     name = max(weight, key=lambda n: (weight[n], n))
-    if len(weight) > 1 and "dense" in codec.methods and set(weight) <= set(codec.methods):
-        return {f"{unit}.method": "dense"}
     method = methods.get(name)
     users = [(shape, choice) for shape, choice in mine if choice.method == name]
     if not method.asks:
-        return {f"{unit}.method": name}
+        return [{f"{unit}.method": name}]
 
     def offered(knobs: Knobs) -> int:
         return sum(choice in ladder(method, shape, knobs, codec.itemsize).index for shape, choice in users)
 
-    knobs = max([Knobs(), *method.shared_knobs(users, codec.itemsize)], key=offered)
-    return {f"{unit}.method": name, **{f"{unit}.{ask}": getattr(knobs, ask) for ask in method.asks}}
+    candidates = dict.fromkeys([Knobs(), *method.shared_knobs(users, codec.itemsize)])
+    most = max(map(offered, candidates))
+    best = [knobs for knobs in candidates if offered(knobs) == most]
+    named = [
+        {f"{unit}.method": name, **{f"{unit}.{ask}": getattr(knobs, ask) for ask in method.asks}}
+        for knobs in (best[0], *sorted(best, key=lambda knobs: knobs.split))
+    ]
+    return [settings for n, settings in enumerate(named) if settings not in named[:n]]

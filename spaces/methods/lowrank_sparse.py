@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spaces.methods.base import Knobs, Matrix, Method, Shape, Stored, commonest_point
+from spaces.methods.base import Knobs, Matrix, Method, Shape, Stored
 from spaces.methods.lowrank import LowRank, rank_grid
 from spaces.methods.sparse import mask_numbers, mask_tensors
 from spaces.plan import Choice
 
+SPLITS = 20
+"""The split is offered in this many steps: few enough that ``encode`` can try them all."""
+
 
 class LowRankSparse(Method):
-    """``rank`` and a mask; ``split`` is the share of the bytes that the mask gets."""
+    """``rank`` and a mask; ``split`` is the share of the bytes that the mask gets, in steps of 1/20."""
 
     name = "lowrank+sparse"
     letter = "+"
@@ -27,7 +30,7 @@ class LowRankSparse(Method):
 
     def offered(self, shape: Shape, knobs: Knobs, itemsize: int) -> list[Choice]:
         """Return for every offered mask the rank that comes nearest to the split."""
-        (m, n), share = shape, min(max(knobs.split, 0.05), 0.95)
+        (m, n), share = shape, min(max(round(knobs.split * SPLITS), 1), SPLITS - 1) / SPLITS
         offered = []
         for numbers in mask_numbers(shape, knobs.pattern):
             tensors = mask_tensors(shape, Choice.of(self.name, **numbers))
@@ -44,16 +47,11 @@ class LowRankSparse(Method):
         return Knobs(split=mask / (mask + 4 * choice["rank"] * sum(shape)), pattern=choice.text("pattern"))
 
     def shared_knobs(self, matrices: Sequence[Matrix], itemsize: int) -> list[Knobs]:
-        """Return for each pattern in use the split that suits most; a pattern that does not fit a shape falls back."""
-        split = commonest_point([_splits(shape, choice, itemsize) for shape, choice in matrices])
-        return [Knobs(split=split, pattern=p) for p in dict.fromkeys(c.text("pattern") for _, c in matrices)]
+        """Return every step of the split for each pattern in use, likeliest first.
 
-
-def _splits(shape: Shape, choice: Choice, itemsize: int) -> tuple[float, float]:
-    """Return the lowest and highest split at which the rank of ``choice`` is the nearest one for its mask."""
-    mask = sum(t.numel * (1 if t.bits else itemsize) for t in mask_tensors(shape, choice))
-    grid, rank, unit = rank_grid(min(shape)), choice["rank"], sum(shape) * itemsize
-    below = max((r for r in grid if r < rank), default=-rank)
-    above = min((r for r in grid if r > rank), default=1_000_000)
-    low, high = (mask / (mask + unit * max(target, 0)) for target in ((rank + above) / 2, (rank + below) / 2))
-    return (0.0 if low <= 0.05 else low, 1.0 if high >= 0.95 else high)
+        A pattern that does not fit a shape falls back, so that one unit may show two.
+        """
+        likely = sum(self.knobs(shape, choice).split for shape, choice in matrices) / len(matrices)
+        steps = sorted((step / SPLITS for step in range(1, SPLITS)), key=lambda split: abs(split - likely))
+        patterns = dict.fromkeys(choice.text("pattern") for _, choice in matrices)
+        return [Knobs(split=split, pattern=pattern) for pattern in patterns for split in steps]
