@@ -1,7 +1,7 @@
 """Structural coordinates: kept fractions of layers, heads and FFN units, and the counts that they stand for.
 
 A plan has a count for every layer, a coordinate one mean fraction: the parts that are kept are the most valuable of all
-layers together, at least one of each layer, as the marginal allocator does with bytes. Heads are offered one by one,
+layers together, and half of an even share of each layer, much as the marginal allocator does with bytes. Heads are offered one by one,
 FFN units in steps that matrix products like, layers whole.
 """
 
@@ -27,6 +27,14 @@ PARTS = ("layers", "heads", "ffn")
 
 STEP, WIDE_STEP, WIDE = 16, 32, 1024
 """FFN units are kept in multiples of 16, and of 32 in blocks of 1,024 units or more."""
+
+
+EVEN = 0.5
+"""Every layer keeps this part of what it would have if all kept the same: scores do not add up in deep cuts.
+
+MiniLM-L6 on TREC-6, 0.4 of the heads and 0.25 of the units, one seed, before and after 120 steps: 91.7 and 93.5 %; by
+scores alone, which leave the last layers a head and 32 units, 90.2 and 93.1; the same in every layer 91.4 and 93.3.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,11 +134,12 @@ class Cuts:
         return min(max(count, least), whole)
 
     def _spread(self, part: str, values: Mapping[str, Any], depth: float, scores: Sequence[Floats]) -> tuple[int, ...]:
-        """Return how many parts of each layer stay: one each, and of the others those with the highest scores."""
+        """Return how many parts of each layer stay: half of an even share, and of the rest the highest scores."""
         total = self._total(part, values, depth, sum(map(len, scores)), least=len(scores))
-        others = [(-float(s), rank, layer) for layer, row in enumerate(scores) for rank, s in enumerate(row) if rank]
-        counts = [1] * len(scores)
-        for _, _, layer in sorted(others)[: total - len(scores)]:
+        least = max(1, floor(EVEN * total / max(len(scores), 1)))
+        rest = [(-float(s), rank, layer) for layer, row in enumerate(scores) for rank, s in enumerate(row)]
+        counts = [least] * len(scores)
+        for _, _, layer in sorted(item for item in rest if item[1] >= least)[: total - least * len(scores)]:
             counts[layer] += 1
         return tuple(counts)
 
