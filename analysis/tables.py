@@ -13,7 +13,7 @@ from spaces import methods
 from spaces.cost import itemsize, module_bytes
 from spaces.groups import Group, find_groups
 from spaces.lstm import Lstm, lstm_shapes
-from spaces.plan import Plan, Student
+from spaces.plan import Plan, Structure, Student
 from spaces.signature import Module, Signature
 from spaces.structure import cut
 
@@ -98,10 +98,10 @@ def plan_table(plan: Plan | Student, signature: Signature) -> list[GroupRow]:
     if student.lstm is not None:
         return _lstm_rows(student, student.lstm, signature)
     left = {module.path: module for module in cut(signature, student.structure).modules}
-    return [_group_row(group, student, left) for group in find_groups(signature)]
+    return [_group_row(group, student, left, signature) for group in find_groups(signature)]
 
 
-def _group_row(group: Group, student: Student, left: dict[str, Module]) -> GroupRow:
+def _group_row(group: Group, student: Student, left: dict[str, Module], signature: Signature) -> GroupRow:
     modules = [left[m.path] for m in group.modules if m.path in left]
     dense = group.numel * itemsize(student)
     if not modules:
@@ -109,7 +109,8 @@ def _group_row(group: Group, student: Student, left: dict[str, Module]) -> Group
     nbytes = sum(module_bytes(m, student) for m in modules)
     names = list(dict.fromkeys(student[m.path].method for m in modules))
     mark = "".join(methods.get(name).letter for name in names)
-    numbers = _numbers([dict(student[m.path].numbers) for m in modules])
+    said = [_cut_to(group, student.structure, signature), _numbers([dict(student[m.path].numbers) for m in modules])]
+    numbers = ", ".join(part for part in said if part)
     return GroupRow(group.name, group.kind, group.block, ", ".join(names), numbers, mark, nbytes / dense, nbytes, dense)
 
 
@@ -126,6 +127,19 @@ def _lstm_rows(student: Student, lstm: Lstm, signature: Signature) -> list[Group
         row = GroupRow(name, name, None, "lstm", numbers, LSTM_MARK, own / whole, own * size, whole * size)
         found.append(row)
     return found
+
+
+def _cut_to(group: Group, structure: Structure, signature: Signature) -> str:
+    """Return what a cut left of a group: ``6 of 12 heads``; empty where nothing was cut."""
+    counts, whole, name = {
+        "qkv": (structure.heads, signature.heads, "heads"),
+        "attn_out": (structure.heads, signature.heads, "heads"),
+        "ffn_in": (structure.ffn, signature.intermediate_size, "units"),
+        "ffn_out": (structure.ffn, signature.intermediate_size, "units"),
+        "embedding": ((structure.vocabulary or signature.vocab_size,), signature.vocab_size, "words"),
+    }.get(group.kind, ((), 0, ""))
+    count = counts[group.block or 0] if counts else whole
+    return f"{count:,} of {whole:,} {name}" if count < whole else ""
 
 
 def _numbers(choices: Sequence[dict[str, Any]]) -> str:

@@ -16,7 +16,7 @@ from compressors.factors import Factors
 from compressors.lstm import lstm_tensors
 from compressors.methods import initialise, initialiser
 from compressors.modeling_paredown import ParedownConfig, ParedownPreTrainedModel
-from compressors.structure import check_supported, kept_parts
+from compressors.structure import check_supported, remains
 from spaces.cost import PREFIX, file_tensors
 from spaces.errors import UserError
 from spaces.lstm import check_lstm
@@ -82,8 +82,9 @@ def student_tensors(student: Student, factors: Factors) -> dict[str, Tensor]:
     if student.lstm is not None:
         return lstm_tensors(student, student.lstm, factors)
     left = cut(factors.signature, student.structure)
-    factors = factors.cut(kept_parts(factors, student.structure))
-    made: dict[str, Tensor] = {}
+    stays = remains(factors, student.structure)
+    factors = factors.cut(stays.kept)
+    made: dict[str, Tensor] = {f"{PREFIX}{name}": rows for name, rows in stays.maps.items()}
     for module in left.modules:
         choice = student[module.path]
         if choice.method != "dense" or module.path in factors.kept:

@@ -16,6 +16,9 @@ JITTER = 1e-6
 FLOOR = 1e-6
 """Least row weight, as a share of the mean: an output without gradient must not divide by zero."""
 
+RIDGE = 1e-3
+"""Added to the diagonal of a moment that is fitted to, as a share of its mean: it was counted on few rows."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -56,6 +59,27 @@ class Target:
         """Return || D (W - other) C^(1/2) ||_F^2."""
         left = self.input_energy(self.weight - other)
         return float((left if self.rows is None else left * self.rows).sum())
+
+
+def refitted(target: Target, columns: Tensor, *, centred: bool) -> Tensor:
+    """Return W' (m, k) that reads the kept inputs ``columns`` and stands in best for W, in the error of the outputs.
+
+    Least squares with the input's second moment, W' = W C[:, K] C[K, K]^-1, written as W[:, K] and what the dropped
+    inputs D add to it, W[:, D] C[D, K] (C[K, K] + ridge)^-1. ``centred`` takes the covariance for C, which is best
+    where a bias takes over the means. The row weights do not matter: every output is fitted by itself.
+    """
+    kept, moment = target.weight[:, columns], target.moment
+    if moment is None or moment.dim() == 1:
+        return kept
+    if centred and target.mean is not None:
+        moment = moment - torch.outer(target.mean, target.mean)
+    dropped = torch.ones(moment.shape[0], dtype=torch.bool)
+    dropped[columns] = False
+    inner = moment[columns][:, columns]
+    inner.diagonal().add_(RIDGE * float(inner.diagonal().mean()) + torch.finfo(inner.dtype).tiny)
+    root = root_of(inner, len(columns), inner)
+    across = target.weight[:, dropped] @ moment[dropped][:, columns]
+    return kept + torch.cholesky_solve(across.T, root).T
 
 
 def low_rank(target: Target) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from compressors.closed_forms import Target, low_rank, nearest_kronecker
+from compressors.closed_forms import Target, low_rank, nearest_kronecker, refitted
 from compressors.factor_cache import FactorCache
 from compressors.signature import signature_of, stored_tensors
 from spaces.plan import INITS
@@ -31,8 +33,20 @@ Kept = tuple[Tensor | None, Tensor | None]
 """Rows and columns of a matrix that a structural cut keeps, as indices; None keeps all."""
 
 
+@dataclass(frozen=True)
+class Words:
+    """The words of a teacher by need: ``order`` returns ids, most needed first, ``unknown`` stands for dropped ones."""
+
+    order: Callable[[], Sequence[int]]
+    unknown: int = 0
+
+
 class Factors:
-    """Closed forms of one teacher's matrices; ``kept`` cuts them first, ``folder`` holds the cache (None: memory)."""
+    """Closed forms of one teacher's matrices; ``folder`` holds the cache (None: memory).
+
+    ``kept`` cuts matrices first; ``words`` says which words a cut vocabulary keeps (None: by their frequency at
+    calibration).
+    """
 
     def __init__(
         self,
@@ -41,12 +55,14 @@ class Factors:
         calibration: Calibration | None = None,
         *,
         folder: Path | None = None,
+        words: Words | None = None,
         kept: Mapping[str, Kept] | None = None,
     ) -> None:
         self.weights, self.signature, self.calibration = weights, signature, calibration
-        self.kept = dict(kept or {})
-        self._cache = FactorCache(folder)
+        self.words, self.kept = words, dict(kept or {})
+        self._cache, self._own = FactorCache(folder), FactorCache(None)
         self._digests: dict[str, bytes] = {}
+        self._refits: dict[str, Tensor] = {}
 
     @classmethod
     def read(
@@ -56,24 +72,43 @@ class Factors:
         *,
         folder: Path | None = None,
         signature: Signature | None = None,
+        words: Words | None = None,
     ) -> Factors:
         """Factors of the model in ``teacher_folder``."""
         signature = signature or read_signature(teacher_folder)
-        return cls(load_file(teacher_folder / "model.safetensors"), signature, calibration, folder=folder)
+        weights = load_file(teacher_folder / "model.safetensors")
+        return cls(weights, signature, calibration, folder=folder, words=words)
 
     @classmethod
     def of_model(
-        cls, model: PreTrainedModel, calibration: Calibration | None = None, *, folder: Path | None = None
+        cls,
+        model: PreTrainedModel,
+        calibration: Calibration | None = None,
+        *,
+        folder: Path | None = None,
+        words: Words | None = None,
     ) -> Factors:
         """Factors of a model in memory."""
         weights = {name: t.detach().cpu() for name, t in stored_tensors(model).items()}
-        return cls(weights, signature_of(model), calibration, folder=folder)
+        return cls(weights, signature_of(model), calibration, folder=folder, words=words)
 
     def cut(self, kept: Mapping[str, Kept]) -> Factors:
         """Return the factors of what is left of the matrices; the cache is shared."""
         other = Factors(self.weights, self.signature, self.calibration, kept=kept)
         other._cache, other._digests = self._cache, self._digests
         return other
+
+    @cached_property
+    def word_order(self) -> list[int]:
+        """All words of the teacher, most needed first."""
+        if self.words is not None:
+            return list(dict.fromkeys([*self.words.order(), *range(self.signature.vocab_size)]))
+        table = next((m.path for m in self.signature.modules if m.role == "embedding"), "")
+        seen = {} if self.calibration is None else self.calibration.frequencies
+        if table not in seen:
+            return list(range(self.signature.vocab_size))
+        ordered: list[int] = seen[table].sort(descending=True, stable=True).indices.tolist()
+        return ordered
 
     def init_of(self, init: str) -> str:
         """Return ``init``, or ``svd`` where there is no calibration to weigh with."""
@@ -83,19 +118,40 @@ class Factors:
 
     def target(self, path: str, init: str) -> Target:
         """Return the matrix at ``path`` with the error weights of ``init``, in float64 and (out, in) orientation."""
+        whole, (rows, columns) = self._whole(path, init), self.kept.get(path, (None, None))
+        left = _cut(whole, rows, columns)
+        return left if columns is None else replace(left, weight=self._refitted(path, init, whole, columns))
+
+    def bias(self, path: str, init: str) -> Tensor | None:
+        """Return the bias of ``path`` in float64, cut like its rows; it takes over the mean of what dropped inputs add.
+
+        That is W E[x] - W' E[x'], where ``init`` knows the mean input.
+        """
+        bias = self.weights.get(f"{path}.bias")
+        if bias is None:
+            return None
+        rows, columns = self.kept.get(path, (None, None))
+        bias = (bias if rows is None else bias[rows]).to(torch.float64)
+        whole = self._whole(path, init)
+        if columns is None or whole.mean is None:
+            return bias
+        return bias + whole.weight @ whole.mean - self.target(path, init).weight @ whole.mean[columns]
+
+    def _whole(self, path: str, init: str) -> Target:
+        """Return the uncut matrix with its error weights."""
         module = self.signature.module(path)
         weight = self.weights[module.weight].to(torch.float64)
         weight = (weight.T if module.kind == "conv1d" else weight).contiguous()
-        whole = Target(weight)
-        if self.calibration is not None and self.init_of(init) != "svd":
-            whole = self.calibration.target(path, weight, fisher=init == "fisher-whitened")
-        return _cut(whole, *self.kept.get(path, (None, None)))
+        if self.calibration is None or self.init_of(init) == "svd":
+            return Target(weight)
+        return self.calibration.target(path, weight, fisher=init == "fisher-whitened")
 
-    def bias(self, path: str) -> Tensor | None:
-        """Return the bias of ``path`` in float64, cut like its rows."""
-        bias = self.weights.get(f"{path}.bias")
-        rows = self.kept.get(path, (None, None))[0]
-        return None if bias is None else (bias if rows is None else bias[rows]).to(torch.float64)
+    def _refitted(self, path: str, init: str, whole: Target, columns: Tensor) -> Tensor:
+        key = f"{init} {path}"
+        if key not in self._refits:
+            module = self.signature.module(path)
+            self._refits[key] = refitted(whole, columns, centred=module.bias)
+        return self._refits[key]
 
     def low_rank(self, path: str, init: str) -> tuple[Tensor, Tensor]:
         """Return up (m, q) and down (q, n) of full length, float32: rank r is the first r columns and rows."""
@@ -109,7 +165,7 @@ class Factors:
             a, b, energies = nearest_kronecker(self.target(path, init), m1, n1)
             return {"a": a.float(), "b": b.float(), "energies": energies}
 
-        entry = self._cache.get(self._key(path, init, f"kronecker {m1} {n1}"), compute)
+        entry = self._cache_of(path).get(self._key(path, init, f"kronecker {m1} {n1}"), compute)
         return entry["a"], entry["b"]
 
     def curves(self, init: str = "fisher-whitened") -> dict[str, NDArray[np.float64]]:
@@ -129,7 +185,12 @@ class Factors:
             up, down, energies = low_rank(self.target(path, init))
             return {"up": up.float(), "down": down.float(), "energies": energies}
 
-        return self._cache.get(self._key(path, init, "low rank"), compute)
+        return self._cache_of(path).get(self._key(path, init, "low rank"), compute)
+
+    def _cache_of(self, path: str) -> FactorCache:
+        """Return where decompositions of a matrix are kept: on disk, but not those of every cut of every block."""
+        module = self.signature.module(path)
+        return self._own if path in self.kept and module.block is not None else self._cache
 
     def _key(self, path: str, init: str, what: str) -> str:
         """Return the content-addressed name of one decomposition: everything that it is computed from."""

@@ -391,20 +391,47 @@ class AsLinear(StoredWeight):
         return self.multiply(x, self.bias)
 
 
+class ShortEmbedding(nn.Embedding):
+    """A table of fewer rows than there are words: ``words`` holds the row of every word; dropped ones share one."""
+
+    words: Tensor
+
+    def __init__(self, shape: Shape, *, words: int, padding_word: int | None = None) -> None:
+        super().__init__(*shape)
+        self.padding_word = padding_word
+        row = torch.uint8 if shape[0] <= 2**8 else torch.int16 if shape[0] <= 2**15 else torch.int32
+        self.register_buffer("words", torch.zeros(words, dtype=row))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the rows of the words ``ids``."""
+        return still(F.embedding(self.words[ids].long(), self.weight), ids, self.padding_word)
+
+
+def still(rows: Tensor, ids: Tensor, word: int | None) -> Tensor:
+    """Return the rows of words ``ids`` without a gradient for those of ``word``."""
+    if word is None or not rows.requires_grad:
+        return rows
+    return torch.where((ids == word)[..., None], rows.detach(), rows)
+
+
 class AsEmbedding(StoredWeight):
-    """A stored weight in place of ``nn.Embedding``; the row at ``padding_idx`` gets no gradient."""
+    """A stored weight in place of ``nn.Embedding``; the row of ``padding_idx`` gets no gradient.
+
+    ``words`` is that of a ``ShortEmbedding``, or None where every word has a row.
+    """
+
+    words: Tensor | None
 
     def __init__(self, shape: Shape, *, padding_idx: int | None = None, **numbers: Any) -> None:
         super().__init__(shape, **numbers)
         self.num_embeddings, self.embedding_dim = self.shape
         self.padding_idx = padding_idx
+        self.register_buffer("words", None)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Return the rows at ``ids``."""
-        rows = self.rows(ids)
-        if self.padding_idx is None or not rows.requires_grad:
-            return rows
-        return torch.where((ids == self.padding_idx)[..., None], rows.detach(), rows)
+        """Return the rows of the words ``ids``."""
+        rows = self.rows(ids if self.words is None else self.words[ids].long())
+        return still(rows, ids, self.padding_idx)
 
 
 class LowRankLinear(AsLinear, LowRank):
@@ -577,14 +604,19 @@ def _narrow(old: nn.Module, shape: Shape) -> nn.Module:
         return Conv1D(shape[0], shape[1])
     if isinstance(old, nn.Linear):
         return nn.Linear(shape[1], shape[0], bias=old.bias is not None)
+    if isinstance(old, nn.Embedding):
+        return ShortEmbedding(shape, words=old.num_embeddings, padding_word=old.padding_idx)
     raise TypeError(f"a {type(old).__name__} cannot be made narrower")
 
 
 def _tell_attention(attention: Any, name: str, width: int) -> None:
     """Give an attention module whose query became narrower its new number of heads; keys and values follow it."""
-    size = getattr(attention, "attention_head_size", None)
-    if not isinstance(size, int) or not name.startswith("q"):
+    size = getattr(attention, "attention_head_size", None) or getattr(attention, "head_dim", None)
+    if not isinstance(size, int) or not name.startswith(("q", "c_attn")):
         return
+    if name == "c_attn":  # GPT-2: query, key and value in one
+        width //= 3
+        attention.split_size = width
     for attribute in ("num_attention_heads", "num_heads", "n_heads"):
         if hasattr(attention, attribute):
             setattr(attention, attribute, width // size)
@@ -596,7 +628,12 @@ def _compressed(old: Any, choice: Mapping[str, Any]) -> nn.Module:
     numbers = {name: value for name, value in choice.items() if name != "method"}
     linear, embedding = LAYERS[choice["method"]]
     if isinstance(old, nn.Embedding):
-        return embedding((old.num_embeddings, old.embedding_dim), padding_idx=old.padding_idx, **numbers)
+        size = (old.num_embeddings, old.embedding_dim)
+        if not isinstance(old, ShortEmbedding):
+            return embedding(size, padding_idx=old.padding_idx, **numbers)
+        table = embedding(size, padding_idx=old.padding_word, **numbers)
+        table.words = torch.zeros_like(old.words)
+        return table
     m, n = old.weight.T.shape if isinstance(old, Conv1D) else old.weight.shape
     return linear((m, n), bias=old.bias is not None, **numbers)
 

@@ -33,7 +33,7 @@ def train_final(recipe: Recipe, workspace: Workspace, draft: Path, progress: Pro
     from compressors.distill.trainer import distil
 
     plan, rows, state = recipe.plan, workspace.rows, draft / STATE_FILE
-    student: Any = make_student(plan.student, workspace.teacher.folder, workspace.teacher.factors(rows.train))
+    student: Any = make_student(plan.student, workspace.teacher.folder, rows.factors)
     columns = fixed_columns(plan, student, workspace.teacher, workspace.meter)
     student.to(device_of())
     lessons = teaching(plan, student, workspace.teacher, rows)

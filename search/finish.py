@@ -36,11 +36,13 @@ def _uniform_row(work: WorkSpec, share: float) -> dict[str, Any]:
     from spaces.plan import Plan
 
     workspace = workspace_of(work)
-    # low rank whatever the methods of the space, and no limit on its size: it is drawn, never picked
+    # low rank whatever the methods of the space, nothing cut, and no limit on its size: it is drawn, never picked
     space = replace(
         matrix_space(workspace.config, workspace.teacher.signature, workspace.curves),
         methods=("lowrank",),
         max_bytes=None,
+        structure=None,
+        words=None,
     )
     values: dict[str, Any] = {"budget": max(share, space.codec.least_bytes / space.codec.dense_bytes)}
     settings = nearest_distillation(space.distillation or {}, values["budget"], PROPOSED_OBJECTIVES)

@@ -95,12 +95,14 @@ def forecast(config: Config) -> Forecast:
     data = load_data(config.task, label_order(config.teacher))
     spec = TaskSpec.of(config.task, data.labels)
     quiet()
-    from search.rehearse import expected_teacher, rehearse
+    from search.rehearse import expected_teacher, rehearse, word_count
     from search.workspace import make_space
 
     teacher = expected_teacher(config, spec, data)
-    check_limits(_unbounded(config, teacher.signature), config.constraints, config.latency.sequence_length)
-    space = make_space(config, teacher.signature, Curves.flat(teacher.signature))
+    curves = Curves.flat(teacher.signature, word_count(config, spec, data, teacher))
+    unbounded = make_space(config.model_copy(update={"constraints": {}}), teacher.signature, curves)
+    check_limits(unbounded, config.constraints, config.latency.sequence_length)
+    space = make_space(config, teacher.signature, curves)
     smallest, largest = (_cost_at(space, share, config) for share in (0.0, 1.0))
     pace = rehearse(config, spec, data, teacher, space)
     groups = find_groups(teacher.signature) if isinstance(space, Space) else []
@@ -142,14 +144,6 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _unbounded(config: Config, signature: Signature) -> Space | LstmSpace:
-    """Return the config's space without its limit on size."""
-    from search.workspace import make_space
-
-    free = config.model_copy(update={"constraints": {}})
-    return make_space(free, signature, Curves.flat(signature))
 
 
 def _cost_at(space: Space | LstmSpace, share: float, config: Config) -> Cost:

@@ -184,7 +184,7 @@ def _prepared(config: Config, store: RunStore, objectives: list[Objective], cons
     shutil.rmtree(store.folder / "teacher", ignore_errors=True)  # of a start that ended before the run began
     link_folder(Path(facts["teacher_folder"]), store.folder / "teacher")
     store.text("signature.json", facts["signature"])
-    Curves(facts["curves"]).save(store.folder / "curves.npz")
+    Curves.of_arrays(facts["curves"]).save(store.folder / "curves.npz")
     store.text("config.yaml", config.to_yaml())
     info = _run_info(config, objectives, facts)
     for warning in facts["warnings"]:

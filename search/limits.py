@@ -13,7 +13,7 @@ from spaces.errors import UserError
 from spaces.lstm_space import LstmSpace
 from spaces.methods import Knobs
 from spaces.methods.base import ladder
-from spaces.plan import DENSE, Choice, Student
+from spaces.plan import DENSE, Choice, Structure, Student
 from spaces.signature import Module
 from spaces.space import Space
 
@@ -38,17 +38,23 @@ def check_limits(space: Space | LstmSpace, limits: Mapping[str, float], sequence
 
 def least_cost(space: Space | LstmSpace, name: str, sequence_length: int) -> int:
     """Return the fewest ``params`` or ``flops`` when every matrix takes its leanest choice: no student has less."""
-    student = space.student_at(0.0) if isinstance(space, LstmSpace) else _leanest(space, name)
+    if isinstance(space, LstmSpace):
+        return _price(space.student_at(0.0), space, name, sequence_length)
+    ends = (space.cuts.smallest, space.cuts.largest)
+    return min(_price(_leanest(space, cuts, name), space, name, sequence_length) for cuts in ends)
+
+
+def _price(student: Student, space: Space | LstmSpace, name: str, sequence_length: int) -> int:
     price = cost(student, space.signature, sequence_length=sequence_length)
     return price.params if name == "params" else price.flops
 
 
-def _leanest(space: Space, name: str) -> Student:
+def _leanest(space: Space, structure: Structure, name: str) -> Student:
     leanest = {
         module.path: min(_choices(module, space), key=lambda choice: _weight(name, module, choice))
-        for module, _ in space.codec.places
+        for module, _ in space.codec_of(structure).places
     }
-    return Student.of(space.signature.hash, leanest, stored_dtype=space.stored_dtype)
+    return Student.of(space.signature.hash, leanest, structure=structure, stored_dtype=space.stored_dtype)
 
 
 def _choices(module: Module, space: Space) -> list[Choice]:

@@ -23,7 +23,10 @@ SIZE_STEP = 0.25
 
 
 def neighbour(space: Space | LstmSpace, values: Mapping[str, Any], rng: np.random.Generator) -> Plan:
-    """Return a plan near the one at ``values``, coordinates of a trial with those of its distillation."""
+    """Return a plan near the one at ``values``, coordinates of a trial with those of its distillation.
+
+    A unit that a smaller cut brings back moves from where it would be without a tilt.
+    """
     moved = _other_sizes(space, values, rng) if isinstance(space, LstmSpace) else _other_shares(space, values, rng)
     return Plan(space.student(moved), _distillation(space.distillation or {}, values, rng))
 
@@ -45,6 +48,10 @@ def _other_shares(space: Space, values: Mapping[str, Any], rng: np.random.Genera
     moved = dict(values)
     low, high = space.bounds
     moved["budget"] = float(np.clip(values["budget"] * np.exp(rng.normal(0, BUDGET_STEP)), low, high))
+    for part in space.cuts.free:
+        name = f"structure.{part}"
+        if values.get(name) is None or rng.random() < MOVED:
+            moved[name] = _moved(space.cuts.domains[part], values.get(name), rng)
     for unit in space.codec.tilt_units:
         if rng.random() < MOVED:
             tilt = float(values.get(f"{unit}.tilt", 0.0)) + rng.normal(0, TILT_STEP)

@@ -57,7 +57,7 @@ def facts_of(work: WorkSpec, threads: int, progress: Any) -> dict[str, Any]:
     torch.set_num_threads(threads)
     workspace = open_workspace(config_from(yaml.safe_load(work.config)), progress=progress)
     progress("calibrating", 0, 1)
-    curves = dict(workspace.curves.energies)
+    curves = workspace.curves.arrays()
     progress("measuring the teacher", 0, 1)
     return {
         "signature": workspace.teacher.signature.to_json(),

@@ -115,6 +115,17 @@ def rehearse(
     )
 
 
+def word_count(config: Config, spec: TaskSpec, data: TaskData, teacher: ExpectedTeacher) -> int | None:
+    """Return how many words the training rows and the transfer text use; None where all stay."""
+    if config.space.structure.vocabulary != "used":
+        return None
+    tokenizer = _tokenizer(config, teacher.source)
+    used = {int(word) for word in tokenizer.all_special_ids}
+    for part in (data.train, data.transfer):
+        used |= set() if part is None else set(spec.encode(tokenizer, part).flat_ids.tolist())
+    return len(used)
+
+
 def cores() -> int:
     """Return the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -136,17 +147,18 @@ def _on_paper(source: str, config: Config, spec: TaskSpec) -> Any:
 
 
 def _tokenised(config: Config, spec: TaskSpec, data: TaskData, source: str) -> Encoded:
+    step = max(1, len(data.train) // ROWS)
+    return spec.encode(_tokenizer(config, source), data.train.take(range(0, len(data.train), step)))
+
+
+def _tokenizer(config: Config, source: str) -> Any:
     import transformers
 
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            source, trust_remote_code=config.teacher.trust_remote_code
-        )
+        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=config.teacher.trust_remote_code)
     except (OSError, ValueError) as error:
         sentence = str(error).strip().splitlines()[0]
         raise UserError(f"teacher.model: {config.teacher.model!r} has no tokenizer ({sentence})") from error
-    step = max(1, len(data.train) // ROWS)
-    return spec.encode(tokenizer, data.train.take(range(0, len(data.train), step)))
 
 
 def _step_seconds(

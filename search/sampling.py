@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 PROPOSED = 3
 """With ``auto``, two trials of every three are the allocator's; the third is a neighbour or the sampler's own."""
 
+CUT_BASES = (3, 5, 7)
+"""Bases of the sequences that layers, heads and FFN units follow."""
+
 PROPOSED_OBJECTIVES = ("logits+hidden+attention", "logits+hidden", "logits")
 """Tried in order. MiniLM-L6 on TREC-6, low rank, 120 steps at one learning rate, one seed: hidden states and scores
 beside the logits gave 93.6 against 92.7 % at 0.35 of the encoder and 87.8 against 87.0 at 0.05, but 90.5 against 90.9
@@ -67,7 +70,8 @@ def propose(space: Space | LstmSpace, number: int, front: Sequence[Mapping[str, 
 
     Of six trials four are the allocator's, one is a neighbour of a trial on the ``front`` (given by coordinates),
     and one is the sampler's. The allocator's budgets follow the van der Corput sequence on a log axis: whatever the
-    number of trials, they cover the sizes evenly, and each new one falls into the largest gap.
+    number of trials, they cover the sizes evenly, and each new one falls into the largest gap. Every second one is cut
+    where that is free, by the same sequence in other bases; the others keep all that may stay.
     """
     if number % PROPOSED == PROPOSED - 1:
         if number % (2 * PROPOSED) != PROPOSED - 1 or not front:
@@ -78,8 +82,9 @@ def propose(space: Space | LstmSpace, number: int, front: Sequence[Mapping[str, 
     if isinstance(space, LstmSpace):
         return _lstm_plan(space, place)
     low, high = space.bounds
-    share = van_der_corput(place)
-    values: dict[str, Any] = {"budget": low * (high / low) ** share}
+    values: dict[str, Any] = {"budget": low * (high / low) ** van_der_corput(place)}
+    if place % 2:
+        values |= space.cuts.values(*(van_der_corput(place // 2, base) for base in CUT_BASES))
     method = next((m for m in BASE_METHODS if m in space.methods), space.codec.default_method)
     values |= {f"{unit}.method": method for unit in space.codec.method_units}
     settings = nearest_distillation(space.distillation or {}, values["budget"], PROPOSED_OBJECTIVES)
@@ -93,7 +98,7 @@ def _lstm_plan(space: LstmSpace, place: int) -> Plan:
 
 
 def van_der_corput(n: int, base: int = 2) -> float:
-    """Return the n-th number, from 0, of the van der Corput sequence in [0, 1]; in base 2 it begins in the middle."""
+    """Return the n-th number, from 0, of the van der Corput sequence, shifted to begin at 1 / base inside of [0, 1]."""
     value, denominator, n = 0.0, 1.0, n + 1
     while n:
         n, digit = divmod(n, base)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
+import numpy.typing as npt
 
 from search.backbone import resolve
 from search.device import device_of
@@ -103,15 +104,50 @@ class Teacher:
         calibration.save(file)
         return calibration
 
-    def factors(self, data: Encoded) -> Factors:
-        """Return the closed forms of the teacher's matrices, shared by all trials through the cache."""
-        from compressors.factors import Factors
+    def word_order(self, data: Sequence[Encoded]) -> list[int]:
+        """Return the words that ``data`` use, special ones first, then by how often; counted once."""
+        special = sorted({int(word) for word in self.tokenizer.all_special_ids})
+        name = short_hash([special, *(rows.hash for rows in data)])
+
+        def count() -> list[int]:
+            counts = sum(np.bincount(rows.flat_ids, minlength=self.signature.vocab_size) for rows in data)
+            assert not isinstance(counts, int), "there are always training rows"
+            used = [int(word) for word in np.argsort(-counts, kind="stable") if counts[word]]
+            return list(dict.fromkeys([*special, *used]))
+
+        return [int(word) for word in kept_array(self.cache / "words" / f"{self.hash}-{name}.npy", count)]
+
+    def factors(self, data: Encoded, transfer: Callable[[], Sequence[Encoded]] = tuple) -> Factors:
+        """Return the closed forms of the teacher's matrices, shared by all trials through the cache.
+
+        ``data`` are the training rows; words are counted there and in what ``transfer`` returns.
+        """
+        from compressors.factors import Factors, Words
 
         if data.hash not in self._factors:
+            unknown = self.tokenizer.unk_token_id
             self._factors[data.hash] = Factors.read(
-                self.folder, self.calibration(data), folder=self.cache / "factors", signature=self.signature
+                self.folder,
+                self.calibration(data),
+                folder=self.cache / "factors",
+                signature=self.signature,
+                words=Words(
+                    lambda: self.word_order([data, *transfer()]), unknown=unknown if unknown is not None else 0
+                ),
             )
         return self._factors[data.hash]
+
+
+def kept_array(file: Path, make: Callable[[], Sequence[int]]) -> npt.NDArray[np.int64]:
+    """Return the numbers in ``file``, made on first use; a damaged file is made again."""
+    with suppress(OSError, ValueError, EOFError):
+        return np.asarray(np.load(file, allow_pickle=False), np.int64)
+    values = np.asarray(make(), np.int64)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.stem}.{uuid4().hex}.npy")
+    np.save(partial, values, allow_pickle=False)
+    partial.replace(file)
+    return values
 
 
 def make_teacher(

@@ -74,7 +74,7 @@ def run_trial(
     from compressors.distill.trainer import Rung, distil
 
     began = time.perf_counter()
-    student: Any = make_student(plan.student, teacher.folder, teacher.factors(data.train))
+    student: Any = make_student(plan.student, teacher.folder, data.factors)
     columns = fixed_columns(plan, student, teacher, meter) | {"seed": seed}
     student.to(device)
 

@@ -12,6 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from compressors.distill.batches import Encoded
     from compressors.distill.targets import Targets
+    from compressors.factors import Factors
     from search.data import TaskData
     from search.tasks import TaskSpec
     from search.teacher import Teacher
@@ -44,13 +45,27 @@ class TrialData:
         """The rows that choose nothing: read for the final front, after training, and by ``evaluate``."""
         return self.spec.encode(self.teacher.tokenizer, self.data.test) if self.data.test else None
 
+    @property
+    def factors(self) -> Factors:
+        """The closed forms of the teacher's matrices, weighed by the training rows."""
+        return self.teacher.factors(self.train, lambda: () if self.more is None else (self.more,))
+
+    def words(self) -> int:
+        """Return how many words the training rows and the transfer text use."""
+        return len(self.teacher.word_order([self.train, *(() if self.more is None else (self.more,))]))
+
+    @cached_property
+    def more(self) -> Encoded | None:
+        """The unlabelled transfer text alone."""
+        text = self.data.transfer
+        return None if text is None else self.spec.encode(self.teacher.tokenizer, text)
+
     @cached_property
     def transfer(self) -> Encoded | None:
         """Training rows followed by the unlabelled transfer text, without labels."""
-        if self.data.transfer is None:
+        more, types = self.more, None
+        if more is None:
             return None
-        more = self.spec.encode(self.teacher.tokenizer, self.data.transfer)
-        types = None
         if self.train.token_type_ids is not None and more.token_type_ids is not None:
             types = self.train.token_type_ids + more.token_type_ids
         return replace(self.train, input_ids=self.train.input_ids + more.input_ids, token_type_ids=types, labels=None)

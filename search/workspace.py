@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from search.config import Config
 from search.data import TaskData, load_data
 from search.device import device_of
@@ -15,6 +17,7 @@ from search.tasks import TaskSpec
 from search.teacher import Progress, Teacher, folder_hash, label_order, labels_of, make_teacher, silent
 from search.trial_data import TrialData
 from spaces.curves import Curves
+from spaces.cuts import PARTS
 from spaces.domains import Domain
 from spaces.lstm_space import GRIDS, LstmSpace
 from spaces.signature import Signature
@@ -42,8 +45,14 @@ class Workspace:
 
     @cached_property
     def curves(self) -> Curves:
-        """What every rank of every matrix is worth, from the calibration on training rows."""
-        return Curves(self.teacher.factors(self.rows.train).curves())
+        """What every rank of every matrix is worth, and every part that may be cut, from training rows."""
+        from compressors.structure import scores_of
+
+        factors, structure = self.rows.factors, self.config.space.structure
+        scores = scores_of(factors) if structure.heads is not None or structure.ffn is not None else {}
+        if structure.vocabulary == "used":
+            scores["words"] = np.array([self.rows.words()], np.float64)
+        return Curves(factors.curves(), scores)
 
     @cached_property
     def meter(self) -> Meter:
@@ -124,6 +133,8 @@ def matrix_space(config: Config, signature: Signature, curves: Curves) -> Space:
         distillation=_domains(config) if space.student is None else None,
         stored_dtype=config.run.stored_dtype,
         max_bytes=_max_bytes(config),
+        structure=domains_of(config),
+        words=curves.words if space.structure.vocabulary == "used" else None,
     )
 
 
@@ -135,3 +146,9 @@ def _domains(config: Config) -> dict[str, Domain]:
 def _max_bytes(config: Config) -> float | None:
     limit = config.constraints.get("size_mb")
     return limit * 1e6 if limit is not None else None
+
+
+def domains_of(config: Config) -> dict[str, Domain]:
+    """Return the kept fractions of what a config cuts."""
+    parts = {part: getattr(config.space.structure, part) for part in PARTS}
+    return {part: domain for part, domain in parts.items() if domain is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -24,6 +24,9 @@ steps, one seed, validation and test: with 1, 4 and 16 a student of 12.2 MB reac
 rank of that size 83.4 %; at 6.0 MB 71.9, 71.9 and 78.3 against 78.7 %.
 """
 
+SCORES = "structure/"
+"""How names of ``scores`` begin in the file; no module's path has a slash."""
+
 
 @dataclass(frozen=True, eq=False)
 class Curves:
@@ -31,14 +34,19 @@ class Curves:
 
     The unit is the output error of the matrix weighted by the loss's gradient second moment, summed over the tokens
     of an example, so that components of different matrices compare. A path without a curve counts as flat.
+
+    ``scores`` say the same of what a structural cut drops, where they were measured: ``heads.3`` and ``ffn.3`` are the
+    descending energies of the heads and units of block 3, and ``words`` is how many words the data use.
     """
 
     energies: Mapping[str, Floats]
+    scores: Mapping[str, Floats] = field(default_factory=dict)
 
     @classmethod
-    def flat(cls, signature: Signature) -> Curves:
-        """Return curves that know nothing: every component of every matrix is worth its parameters."""
-        return cls({m.path: np.full(min(m.shape), float(sum(m.shape))) for m in signature.modules})
+    def flat(cls, signature: Signature, words: int | None = None) -> Curves:
+        """Return curves that know nothing but ``words``: every component of a matrix is worth its parameters."""
+        scores = {} if words is None else {"words": np.array([float(words)])}
+        return cls({m.path: np.full(min(m.shape), float(sum(m.shape))) for m in signature.modules}, scores)
 
     def of(self, module: Module) -> Floats:
         """Return the energies of one module, length min(m, n)."""
@@ -46,6 +54,16 @@ class Curves:
         if known is None:
             return np.full(min(module.shape), float(sum(module.shape)))
         return known * EMBEDDING_WEIGHT if module.role == "embedding" else known
+
+    @property
+    def words(self) -> int | None:
+        """How many words the data use; None where they were not counted."""
+        return int(self.scores["words"][0]) if "words" in self.scores else None
+
+    def score(self, name: str, count: int) -> Floats:
+        """Return the descending scores called ``name``, ``count`` of them; all alike where none were measured."""
+        known = self.scores.get(name)
+        return np.ones(count) if known is None else known
 
     def density(self, module: Module) -> Floats:
         """Return the energy per stored weight of each component: the marginal value of the next rank."""
@@ -57,10 +75,20 @@ class Curves:
         sums = np.concatenate([[0.0], np.cumsum(energies)])
         return float(sums[-1] - np.interp(rank, np.arange(len(sums)), sums))
 
+    def arrays(self) -> dict[str, Floats]:
+        """Return everything as arrays by name, as the file holds them."""
+        return {**self.energies, **{f"{SCORES}{name}": values for name, values in self.scores.items()}}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, Floats]) -> Curves:
+        """Inverse of ``arrays``."""
+        scores = {name.removeprefix(SCORES): values for name, values in arrays.items() if name.startswith(SCORES)}
+        return cls({name: values for name, values in arrays.items() if not name.startswith(SCORES)}, scores)
+
     def save(self, file: Path) -> None:
         """Write ``curves.npz``, replacing it in one step."""
         partial = file.with_name(f".{file.name}.partial.npz")
-        np.savez(partial, allow_pickle=False, **dict(self.energies))
+        np.savez(partial, allow_pickle=False, **self.arrays())
         os.replace(partial, file)
 
     @classmethod
@@ -68,6 +96,6 @@ class Curves:
         """Read ``curves.npz``; nothing is unpickled."""
         try:
             with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                return cls({name: np.asarray(stored[name], np.float64) for name in stored.files})
+                return cls.of_arrays({name: np.asarray(stored[name], np.float64) for name in stored.files})
         except (OSError, ValueError, KeyError, AttributeError, EOFError, BadZipFile) as error:
             raise UserError(f"{file}: cannot be read as curves ({error})") from error

@@ -17,14 +17,17 @@ def ask_distillation(trial: optuna.trial.BaseTrial, domains: Mapping[str, Domain
     """Ask ``trial`` for what is searched of ``domains`` (fields of ``Distillation``) and return the settings."""
     values: dict[str, Any] = {}
     for key, domain in domains.items():
-        name = f"distillation.{key}"
-        if isinstance(domain, Fixed):
-            values[key] = domain.value
-        elif isinstance(domain, Choices):
-            values[key] = trial.suggest_categorical(name, domain.values)
-        else:
-            values[key] = trial.suggest_float(name, domain.low, domain.high, log=domain.log)
+        values[key] = suggest(trial, f"distillation.{key}", domain)
     return replace(Distillation(), **values)
+
+
+def suggest(trial: optuna.trial.BaseTrial, name: str, domain: Domain) -> Any:
+    """Ask ``trial`` for a value of ``domain``; a fixed one is not asked for."""
+    if isinstance(domain, Fixed):
+        return domain.value
+    if isinstance(domain, Choices):
+        return trial.suggest_categorical(name, domain.values)
+    return trial.suggest_float(name, domain.low, domain.high, log=domain.log)
 
 
 def distillation_values(settings: Distillation, domains: Mapping[str, Domain]) -> dict[str, Any]:

@@ -12,13 +12,15 @@ from spaces.allocate import Allocator
 from spaces.coordinates import MAX_TILT, Codec, Values
 from spaces.cost import PREFIX, file_tensors
 from spaces.curves import Curves
+from spaces.cuts import Cuts
 from spaces.domains import Domain
 from spaces.errors import UserError
 from spaces.groups import Granularity, find_groups, free_groups
 from spaces.methods.base import Knobs, ladder
-from spaces.plan import Distillation, Plan, Student
-from spaces.settings import ask_distillation, distillation_values
+from spaces.plan import Distillation, Plan, Structure, Student
+from spaces.settings import ask_distillation, distillation_values, suggest
 from spaces.signature import Signature
+from spaces.structure import cut
 from spaces.tensors import BYTES, FLOAT_DTYPES, file_bytes
 
 if TYPE_CHECKING:
@@ -34,13 +36,17 @@ LEAST_BUDGET = 0.02
 SPLITS = (0.05, 0.95)
 """The range of ``<unit>.split``."""
 
+DEPTHS = 32
+"""In so many steps a cut goes from where it was asked for to the deepest one, where the budget asks for it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Space:
     """Which plans a search may propose for one teacher.
 
     ``distillation`` maps the fields of ``Distillation`` to what they may be; ``max_bytes`` is the limit on the
-    student's file. ``budget`` overrides the range of the coordinate of that name.
+    student's file. ``budget`` overrides the range of the coordinate of that name. ``structure`` maps layers, heads and
+    ffn to their kept fractions, and ``words`` is the size of the vocabulary that stays (None: nothing is cut).
     """
 
     signature: Signature
@@ -53,24 +59,56 @@ class Space:
     init: str = "fisher-whitened"
     max_bytes: float | None = None
     budget: tuple[float, float] | None = None
+    structure: Mapping[str, Domain] | None = None
+    words: int | None = None
+
+    @cached_property
+    def cuts(self) -> Cuts:
+        """The translation between structural coordinates and counts; raises UserError for a cut that cannot be made."""
+        cuts = Cuts(self.signature, self.curves, self.structure or {}, self.words)
+        cuts.check()
+        return cuts
 
     @cached_property
     def codec(self) -> Codec:
-        """The translation between coordinates and choices; raises UserError when nothing is left to compress."""
+        """The codec of what is left when as little is cut as may be; raises UserError where nothing can be compressed.
+
+        Its units are those of all other cuts and more.
+        """
         for name in self.methods:
             methods.get(name)
-        groups = tuple(free_groups(find_groups(self.signature), self.exclude))
-        if not groups:
+        codec = self.codec_of(self.cuts.largest)
+        if not codec.groups:
             raise UserError(f"space.exclude: {list(self.exclude)} leaves no group of the teacher to compress")
-        itemsize = BYTES[FLOAT_DTYPES[self.stored_dtype]]
-        codec = Codec(groups, self.methods, self.granularity, self.curves, itemsize)
-        if codec.least_bytes >= codec.dense_bytes:
+        if codec.least_bytes >= codec.dense_bytes and not self.cuts.free:
             raise UserError(f"space.methods: {list(self.methods)} can make no group of this teacher smaller")
         return codec
 
+    def codec_of(self, structure: Structure) -> Codec:
+        """Return the translation between coordinates and choices for what ``structure`` leaves of the teacher."""
+        if structure not in self._codecs:
+            left = find_groups(cut(self.signature, structure))
+            groups = tuple(group for group in left if group.name in self._free_names)
+            itemsize = BYTES[FLOAT_DTYPES[self.stored_dtype]]
+            self._codecs[structure] = Codec(groups, self.methods, self.granularity, self.curves, itemsize)
+        return self._codecs[structure]
+
+    @cached_property
+    def _codecs(self) -> dict[Structure, Codec]:
+        return {}
+
+    @cached_property
+    def _free_names(self) -> frozenset[str]:
+        return frozenset(group.name for group in free_groups(find_groups(self.signature), self.exclude))
+
+    @cached_property
+    def whole_bytes(self) -> int:
+        """Bytes of all free groups of the uncut teacher when dense: what ``budget`` = 1 stands for."""
+        return self.codec_of(Structure()).dense_bytes
+
     @cached_property
     def fixed_bytes(self) -> int:
-        """Bytes of the file that no plan of this space changes, the header included."""
+        """Bytes of the file that no plan of this space changes, the header included; deep cuts take some of them."""
         dense = file_bytes(file_tensors(self.student({}), self.signature))
         return dense - self.codec.dense_bytes
 
@@ -90,21 +128,26 @@ class Space:
         return longest
 
     @cached_property
+    def least_bytes(self) -> int:
+        """Bytes of all free groups at the cheapest that methods and cuts offer."""
+        return min(self.codec.least_bytes, self.codec_of(self.cuts.smallest).least_bytes)
+
+    @cached_property
     def bounds(self) -> tuple[float, float]:
         """The lowest and highest ``budget``: from what is reachable to the size limit.
 
         Raises UserError when the limit is below the smallest reachable student.
         """
-        reachable = self.codec.least_bytes / self.codec.dense_bytes
-        low, high = max(reachable, LEAST_BUDGET), 1.0
+        reachable, most = self.least_bytes / self.whole_bytes, self.codec.dense_bytes / self.whole_bytes
+        low, high = max(reachable, LEAST_BUDGET), most
         if self.budget is not None:
-            low, high = max(reachable, self.budget[0]), min(1.0, self.budget[1])
+            low, high = max(reachable, self.budget[0]), min(most, self.budget[1])
         if self.max_bytes is not None:
-            high = min(high, (self.max_bytes - self.fixed_bytes - self.header_slack) / self.codec.dense_bytes)
+            high = min(high, (self.max_bytes - self.fixed_bytes - self.header_slack) / self.whole_bytes)
             low = min(low, max(high * 0.5, reachable))
         if high < reachable or low > high:
             limit = f"{self.max_bytes / 1e6:g} MB" if self.max_bytes is not None else f"{self.budget}"
-            least = (self.fixed_bytes + self.header_slack + self.codec.least_bytes) / 1e6
+            least = (self.fixed_bytes + self.header_slack + self.least_bytes) / 1e6
             raise UserError(
                 f"constraints.size_mb: {limit} cannot be met; the smallest student of this space takes {least:.2f} MB"
             )
@@ -126,14 +169,37 @@ class Space:
         return Plan(student, distillation if taught is None else Distillation.from_dict(taught))
 
     def student(self, values: Values, allocator: Allocator = "marginal", init: str | None = None) -> Student:
-        """Return the student at these coordinates; without a budget the dense one."""
-        choices = self.codec.decode(values, allocator) if "budget" in values else {}
-        return Student.of(self.signature.hash, choices, init=init or self.init, stored_dtype=self.stored_dtype)
+        """Return the student at these coordinates; without a budget the dense one.
+
+        Words, layers, heads and FFN units are cut first; the factors of what is left share the bytes that remain.
+        """
+        structure, choices = self.structure_at(values), {}
+        if "budget" in values:
+            codec = self.codec_of(structure)
+            share = min(float(values["budget"]) * self.whole_bytes / codec.dense_bytes, 1.0)
+            choices = codec.decode({**values, "budget": share}, allocator)
+        rest = {"init": init or self.init, "structure": structure, "stored_dtype": self.stored_dtype}
+        return Student.of(self.signature.hash, choices, **rest)
+
+    def structure_at(self, values: Values) -> Structure:
+        """Return what is cut at these coordinates.
+
+        Where the methods cannot bring what is left down to the budget, the cut goes deeper, in all parts alike.
+        """
+        structure = self.cuts.decode(values)
+        limit = float(values.get("budget", 1.0)) * self.whole_bytes * (1 + 1e-9)
+        for step in range(DEPTHS - 1, -1, -1) if self.cuts.free else ():
+            if self.codec_of(structure).least_bytes <= limit:
+                break
+            structure = self.cuts.decode(values, step / DEPTHS)
+        return structure
 
     def student_at(self, share: float) -> Student:
         """Return the student at ``share`` (0 to 1) of the way from the smallest to the largest, on a log axis."""
         low, high = self.bounds
-        return self.student({"budget": low ** (1 - share) * high**share})
+        return self.student(
+            {"budget": low ** (1 - share) * high**share, **self.cuts.values(*[share] * len(self.cuts.free))}
+        )
 
     def encode(self, plan: Plan) -> dict[str, Any]:
         """Return the coordinates of a plan, distillation included where it is searched.
@@ -141,9 +207,10 @@ class Space:
         They lie in what Optuna may sample, which is all that it can store: a plan from elsewhere is moved to the edge,
         and left out where it is none of a few choices.
         """
-        values = self.codec.encode(plan.student)
-        low, high = self.bounds
-        values["budget"] = min(max(values["budget"], low), high)
+        structure, (low, high) = plan.student.structure, self.bounds
+        codec = self.codec_of(structure)
+        values = self.cuts.encode(structure) | codec.encode(plan.student)
+        values["budget"] = min(max(values["budget"] * codec.dense_bytes / self.whole_bytes, low), high)
         for name, value in list(values.items()):
             if name.endswith(".method") and value not in self.methods:
                 del values[name]
@@ -160,11 +227,15 @@ class Space:
     def _ask(self, trial: optuna.trial.BaseTrial) -> dict[str, Any]:
         low, high = self.bounds
         values: dict[str, Any] = {"budget": trial.suggest_float("budget", low, high, log=True)}
-        for unit in self.codec.method_units:
+        for part in self.cuts.free:
+            name, domain = f"structure.{part}", self.cuts.domains[part]
+            values[name] = suggest(trial, name, domain)
+        codec = self.codec_of(self.structure_at(values))
+        for unit in codec.method_units:
             name = f"{unit}.method"
             values[name] = trial.suggest_categorical(name, self.methods)
             values |= self._ask_knobs(trial, unit, values[name])
-        for unit in self.codec.tilt_units:
+        for unit in codec.tilt_units:
             values[f"{unit}.tilt"] = trial.suggest_float(f"{unit}.tilt", -MAX_TILT, MAX_TILT)
         return values
 

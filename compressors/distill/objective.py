@@ -55,8 +55,13 @@ def stage_parts(objective: str, stage: str) -> tuple[str, ...]:
 
 
 def layer_map(student_layers: int, teacher_layers: int) -> tuple[int, ...]:
-    """Return for each student layer the teacher layer it learns from, both from 1: uniform, last to last."""
-    return tuple(round((i + 1) * teacher_layers / student_layers) for i in range(student_layers))
+    """Return for each student layer the teacher layer it learns from, both from 1: its own, and last to last.
+
+    A student's blocks are the teacher's first ones, so that heads match and errors begin at zero. MiniLM-L6 on TREC-6
+    cut to 4 layers, 120 steps, one seed: with attention scores 94.4 % against 89.3 by the uniform map 2 3 4 6, whose
+    heads are those of other blocks; with hidden states alone 93.3 against 93.8.
+    """
+    return (*range(1, student_layers), *([teacher_layers] if student_layers else []))
 
 
 def random_layer_map(student_layers: int, teacher_layers: int, seed: int, epoch: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from compressors.forms.base import Form, Masked, Mix
 from compressors.forms.factors import KroneckerForm, LowRankForm
 from compressors.forms.masks import LowRankSparseForm, PrunedLowRankForm, SparseForm
 from compressors.modeling_paredown import AsLinear
-from compressors.structure import kept_parts
+from compressors.structure import remains
 from spaces.cost import PREFIX
 from spaces.plan import Choice, Student
 from spaces.signature import Module
@@ -40,7 +40,7 @@ def open_forms(model: nn.Module, student: Student, factors: Factors) -> Forms:
     Tables of words are left out: LadaBERT cuts them in one go, and whole they are half of a small model's weights.
     """
     left = cut(factors.signature, student.structure)
-    factors = factors.cut(kept_parts(factors, student.structure))
+    factors = factors.cut(remains(factors, student.structure).kept)
     forms = {}
     for module in left.modules:
         choice = student[module.path]

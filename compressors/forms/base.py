@@ -106,9 +106,9 @@ class Form(ABC):
             self.stored.bias.add_(before - after)
 
 
-def bias_of(module: Module, factors: Factors) -> Tensor | None:
+def bias_of(module: Module, factors: Factors, init: str) -> Tensor | None:
     """Return the teacher's bias in float32, or None where the module has none."""
-    bias = factors.bias(module.path) if module.bias else None
+    bias = factors.bias(module.path, init) if module.bias else None
     return None if bias is None else bias.float()
 
 

@@ -174,7 +174,7 @@ class SparseForm(MaskedForm):
     def open(cls, module: Module, stored: AsLinear, choice: Choice, factors: Factors, init: str) -> SparseForm:
         """Start from the teacher's matrix."""
         target = factors.target(module.path, init)
-        bias = bias_of(module, factors)
+        bias = bias_of(module, factors, init)
         layer = WholeLinear(module.shape, bias=bias is not None)
         layer.load_state_dict(_with_bias({"whole": target.weight.float()}, bias))
         return cls(stored, layer, choice, target)
@@ -190,7 +190,7 @@ class LowRankSparseForm(MaskedForm):
     @classmethod
     def open(cls, module: Module, stored: AsLinear, choice: Choice, factors: Factors, init: str) -> LowRankSparseForm:
         """Start from the low-rank closed form and all of what it leaves."""
-        target, bias = factors.target(module.path, init), bias_of(module, factors)
+        target, bias = factors.target(module.path, init), bias_of(module, factors, init)
         parts = initialise(module, Choice.of("lowrank", rank=choice["rank"]), factors, init)
         rest = target.weight - parts["up"].double() @ parts["down"].double()
         layer = LowRankRestLinear(module.shape, rank=choice["rank"], bias=bias is not None)

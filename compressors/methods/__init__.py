@@ -66,19 +66,19 @@ def initialise(module: Module, choice: Choice, factors: Factors, init: str) -> d
     """
     parts = initialiser(choice.method)(module, choice, factors, init)
     parts = {name: part.float() if part.is_floating_point() else part for name, part in parts.items()}
-    bias = factors.bias(module.path) if module.bias else None
+    bias = factors.bias(module.path, init) if module.bias else None
     if bias is None:
         return parts
-    mean = factors.target(module.path, init).mean
-    if mean is not None and choice.method != "dense":
-        bias = bias + _left_of_mean(module, choice, factors, parts, mean)
+    target = factors.target(module.path, init)
+    if target.mean is not None and choice.method != "dense":
+        bias = bias + _left_of_mean(module, choice, target.weight, target.mean, parts)
     return {**parts, "bias": bias.float()}
 
 
-def _left_of_mean(module: Module, choice: Choice, factors: Factors, parts: dict[str, Tensor], mean: Tensor) -> Tensor:
+def _left_of_mean(module: Module, choice: Choice, weight: Tensor, mean: Tensor, parts: dict[str, Tensor]) -> Tensor:
     """Return (W - W') mean, with W' as the layer computes it."""
     layer = LAYERS[choice.method][0](module.shape, bias=False, **dict(choice.numbers))
     layer.load_state_dict(parts)
     with torch.no_grad():
         left = layer.eval().double().multiply(mean[None])[0]
-    return factors.target(module.path, "svd").weight @ mean - left
+    return weight @ mean - left

@@ -11,5 +11,5 @@ from spaces.signature import Module
 
 def initialise(module: Module, choice: Choice, factors: Factors, init: str) -> dict[str, Tensor]:
     """Return ``weight``, in the orientation in which the module holds it."""
-    weight = factors.target(module.path, "svd").weight
+    weight = factors.target(module.path, init).weight
     return {"weight": weight.T.contiguous() if module.kind == "conv1d" else weight}

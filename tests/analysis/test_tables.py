@@ -66,6 +66,16 @@ def test_groups_of_blocks_that_are_cut_have_no_bytes(run_folder: Path) -> None:
     assert sum(r.nbytes for r in table if r.block in (1, 2)) == 0
 
 
+def test_what_a_cut_leaves_of_a_group_is_said(run_folder: Path) -> None:
+    signature = Run(run_folder).signature
+    structure = Structure(heads=(2, 4, 1), ffn=(32, 64, 16), vocabulary=signature.vocab_size // 2)
+    rows = {row.group: row for row in plan_table(Student.of(signature.hash, {}, structure=structure), signature)}
+    assert rows["block.0.qkv"].numbers == f"2 of {signature.heads} heads"
+    assert rows["block.2.ffn_out"].numbers == f"16 of {signature.intermediate_size:,} units"
+    assert rows["embedding"].numbers == f"{signature.vocab_size // 2:,} of {signature.vocab_size:,} words"
+    assert rows["block.0.qkv"].kept == pytest.approx(2 / signature.heads)
+
+
 def levels(run: Run) -> dict[str, str]:
     return {check.name: check.level for check in health(run)}
 

@@ -61,6 +61,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         {**SIZES, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
     ),
 }
+FAMILIES["llama"] = (
+    "LlamaConfig",
+    {**SIZES, "num_key_value_heads": 4, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+)
+FAMILIES["grouped"] = ("LlamaConfig", {**FAMILIES["llama"][1], "num_key_value_heads": 2})
 TASKS = {
     "SequenceClassification": "AutoModelForSequenceClassification",
     "TokenClassification": "AutoModelForTokenClassification",
@@ -81,7 +86,7 @@ def _quiet() -> Iterator[None]:
     transformers.logging.enable_progress_bar()
 
 
-@pytest.fixture(params=list(FAMILIES))
+@pytest.fixture(params=[name for name in FAMILIES if name != "grouped"])
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

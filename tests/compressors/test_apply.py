@@ -15,14 +15,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compressors.apply import blank_student, make_student, read_config, trainable_parameters
-from compressors.factors import Factors
+from compressors.calibration import calibrate
+from compressors.factors import Factors, Words
 from compressors.methods import lowrank, register_layers
 from compressors.modeling_paredown import LAYERS
 from compressors.signature import stored_tensors
-from compressors.structure import kept_parts
+from compressors.structure import remains
 from spaces import methods as described
 from spaces.cost import file_tensors
 from spaces.errors import UserError
+from spaces.methods import Knobs
+from spaces.methods.base import ladder
 from spaces.methods.lowrank import LowRank
 from spaces.plan import Choice, Structure, Student
 from spaces.signature import read_signature
@@ -82,7 +85,9 @@ def test_a_full_rank_student_is_the_teacher(save_teacher: Saver, batch: dict[str
     assert torch.allclose(logits(student, batch), logits(plain, batch), atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra", "albert"])
+@pytest.mark.parametrize(
+    "family", ["bert", "roberta", "distilbert", "electra", "albert", "gpt2", "modernbert", "llama"]
+)
 def test_cut_heads_and_units_are_the_teacher_with_their_outputs_unread(
     family: str, make_teacher: Callable[..., PreTrainedModel], save_teacher: Saver, batch: dict[str, Tensor]
 ) -> None:
@@ -91,9 +96,10 @@ def test_cut_heads_and_units_are_the_teacher_with_their_outputs_unread(
     layers = factors.signature.layers
     structure = Structure(heads=(3, 1)[:layers], ffn=(64, 40)[:layers])
     teacher = make_teacher(family)
-    for path, (_, columns) in kept_parts(factors, structure).items():
+    for path, (_, columns) in remains(factors, structure).kept.items():
         if columns is not None:
-            weight = teacher.get_submodule(path).weight
+            module = teacher.get_submodule(path)
+            weight = module.weight if isinstance(module, nn.Linear) else module.weight.T
             unread = torch.ones(weight.shape[1], dtype=torch.bool)
             unread[columns] = False
             with torch.no_grad():
@@ -106,7 +112,7 @@ def test_cut_heads_and_units_are_the_teacher_with_their_outputs_unread(
 def test_kept_heads_and_units_are_nested(save_teacher: Saver) -> None:
     factors = Factors.read(save_teacher("bert"))
     for field, counts in (("heads", range(1, 5)), ("ffn", range(1, 65, 9))):
-        kept = [kept_parts(factors, Structure(**{field: (count, count)})) for count in counts]
+        kept = [remains(factors, Structure(**{field: (count, count)})).kept for count in counts]
         for fewer, more in pairwise(kept):
             for path in more:
                 small, large = (k[path][1] if k[path][1] is not None else k[path][0] for k in (fewer, more))
@@ -125,21 +131,73 @@ def test_a_shorter_student_is_the_teacher_s_lower_blocks(save_teacher: Saver, ba
 
 
 @pytest.mark.parametrize(
-    ("family", "structure"),
+    ("family", "task", "structure", "sentence"),
     [
-        ("bert", Structure(vocabulary=50)),
-        ("mpnet", Structure(heads=(2, 2))),
-        ("gpt2", Structure(heads=(2, 2))),
-        ("modernbert", Structure(ffn=(32, 32))),
-        ("bert", Structure(layers=3)),
+        ("bert", "MaskedLM", Structure(vocabulary=50), "the vocabulary cannot be cut, because the model scores all"),
+        ("mpnet", "SequenceClassification", Structure(heads=(2, 2)), "every head has a bias by position of its own"),
+        ("grouped", "SequenceClassification", Structure(heads=(2, 2)), "query, key and value are 32 wide each"),
+        ("bert", "SequenceClassification", Structure(layers=3), "structure.layers is 3; allowed: 1 to 2"),
     ],
 )
 def test_a_cut_that_the_architecture_does_not_allow_is_the_user_s_error(
-    family: str, structure: Structure, save_teacher: Saver
+    family: str, task: str, structure: Structure, sentence: str, save_teacher: Saver
+) -> None:
+    folder = save_teacher(family, task)
+    with pytest.raises(UserError, match=sentence):
+        make_student(Student.of("", {}, structure=structure), folder, Factors.read(folder))
+
+
+def short_table(
+    folder: Path, used: list[int], method: str = "dense"
+) -> tuple[PreTrainedModel, Any, Factors, list[int]]:
+    """Return a student that keeps the words ``used``, its word table, the factors and their ids in order."""
+    factors = Factors.read(folder, words=Words(lambda: [*used, *range(100, 120)], unknown=9))
+    words = next(m for m in factors.signature.modules if m.role == "embedding")
+    offered = ladder(described.get(method), (len(used), words.shape[1]), Knobs(0.9, 1.0, 0.5), 4).choices
+    choices = {words.path: offered[-1]} if offered else {}
+    student = make_student(Student.of("", choices, structure=Structure(vocabulary=len(used))), folder, factors)
+    return student, student.model.get_submodule(words.path), factors, sorted(used)
+
+
+def test_a_short_table_changes_nothing_for_the_words_that_it_has(
+    family: str, save_teacher: Saver, batch: dict[str, Tensor]
 ) -> None:
     folder = save_teacher(family)
-    with pytest.raises(UserError, match=r"structure"):
-        make_student(Student.of("", {}, structure=structure), folder, Factors.read(folder))
+    student, table, factors, _ = short_table(folder, [9, *sorted(set(batch["input_ids"].flatten().tolist()))])
+    plain = make_student(Student.of("", {}), folder, factors)
+    assert torch.allclose(logits(student, batch), logits(plain, batch), atol=1e-6)
+    found = table(torch.tensor([50, 9, 5]))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("method", ["lowrank", "kronecker", "sparse", "lowrank+sparse", "pruned-lowrank"])
+def test_a_short_table_can_be_compressed(method: str, save_teacher: Saver, batch: dict[str, Tensor]) -> None:
+    student, table, _, used = short_table(save_teacher("bert"), [0, 9, *range(30, 60)], method)
+    ids = torch.tensor([*used, 99])
+    rows = table.dense()[[*range(len(used)), used.index(9)]]
+    assert torch.allclose(table(ids), rows, atol=1e-6)
+    student.train()
+    student(**batch)[0].sum().backward()
+    assert all(p.grad is not None for p in table.parameters())
+
+
+def test_cuts_start_better_when_what_is_left_is_fitted_again(
+    make_teacher: Callable[..., PreTrainedModel], save_teacher: Saver
+) -> None:
+    folder, teacher = save_teacher("bert"), make_teacher("bert")
+    generator = torch.Generator().manual_seed(0)
+    batches = [
+        {"input_ids": torch.randint(1, 120, (32, 12), generator=generator), "attention_mask": torch.ones(32, 12).long()}
+        for _ in range(8)
+    ]
+    factors = Factors.read(folder, calibrate(teacher, batches, seed=0, bf16=False))
+    errors = {}
+    for init in ("svd", "fisher-whitened"):
+        plan = Student.of("", {}, init=init, structure=Structure(heads=(2, 2), ffn=(32, 32)))
+        student = make_student(plan, folder, factors)
+        errors[init] = sum((logits(student, b) - logits(teacher, b)).square().mean() for b in batches)
+    assert errors["fisher-whitened"] < 0.8 * errors["svd"]
 
 
 def test_dense_tables_are_frozen_and_everything_else_is_trained(save_teacher: Saver) -> None:

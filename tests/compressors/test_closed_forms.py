@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from compressors.closed_forms import JITTER, Target, low_rank, nearest_kronecker
+from compressors.closed_forms import JITTER, RIDGE, Target, low_rank, nearest_kronecker, refitted
 
 sides = st.integers(2, 12)
 seeds = st.integers(0, 2**31)
@@ -171,3 +171,31 @@ def test_diagonal_moments_are_the_same_as_full_ones_with_a_diagonal() -> None:
         assert torch.allclose(rank(pair[0], 2), rank(pair[1], 2), atol=1e-6)
         first, second = (kron_sum(*nearest_kronecker(t, 2, 2)[:2], 2) for t in pair)
         assert torch.allclose(first, second, atol=1e-6)
+
+
+@given(m=st.integers(1, 8), n=st.integers(2, 9), seed=st.integers(0, 10**6), centred=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_no_other_matrix_of_the_kept_inputs_is_nearer_than_the_refitted_one(
+    m: int, n: int, seed: int, centred: bool
+) -> None:
+    rows = normal(seed, 500, n) @ normal(seed + 1, n, n) + normal(seed + 2, 1, n)
+    target = Target(normal(seed + 3, m, n), columns=rows.T @ rows / 500, mean=rows.mean(0))
+    kept = torch.arange(n)[:: 2 if n > 2 else 1][: n - 1]
+    read = rows - rows.mean(0) if centred else rows
+    found = refitted(target, kept, centred=centred)
+    best = torch.linalg.lstsq(read[:, kept], read @ target.weight.T).solution.T
+
+    def error(matrix: Tensor) -> float:
+        return float((read[:, kept] @ matrix.T - read @ target.weight.T).square().sum())
+
+    assert error(found) <= error(best) * (1 + 10 * RIDGE) + 50 * RIDGE * float((read @ target.weight.T).square().sum())
+    assert error(found) <= error(target.weight[:, kept]) + 1e-9
+
+
+def test_inputs_that_follow_from_the_kept_ones_are_not_missed() -> None:
+    half = normal(0, 400, 4)
+    rows = torch.cat([half, half @ normal(1, 4, 4)], 1)
+    target = Target(normal(2, 3, 8), columns=rows.T @ rows / 400, mean=rows.mean(0))
+    found = refitted(target, torch.arange(4), centred=False)
+    assert torch.allclose(rows[:, :4] @ found.T, rows @ target.weight.T, rtol=0.02, atol=0.02)
+    assert torch.equal(refitted(Target(target.weight), torch.arange(4), centred=True), target.weight[:, :4])

@@ -191,13 +191,13 @@ def test_a_fused_projection_is_taken_apart() -> None:
         torch.testing.assert_close(caught[f"{part}.0"], value)
 
 
-def test_the_layer_map_is_uniform_and_ends_with_the_last() -> None:
+def test_layers_learn_from_their_own_and_the_last_from_the_last() -> None:
     assert layer_map(6, 6) == (1, 2, 3, 4, 5, 6)
-    assert layer_map(3, 6) == (2, 4, 6)
-    assert layer_map(2, 12) == (6, 12)
-    assert layer_map(5, 6)[-1] == 6
+    assert layer_map(3, 6) == (1, 2, 6)
+    assert layer_map(1, 12) == (12,)
+    assert layer_map(0, 0) == ()
     assert needed("labels", 2, 4) == ()
-    assert needed("logits+hidden", 2, 4) == ("logits", "hidden.0", "hidden.2", "hidden.4")
+    assert needed("logits+hidden", 2, 4) == ("logits", "hidden.0", "hidden.1", "hidden.4")
     assert needed("relations", 2, 4) == ("logits", "q.3", "k.3", "v.3")
 
 

@@ -23,6 +23,7 @@ from spaces.cost import cost, file_tensors
 from spaces.errors import UserError
 from spaces.plan import Choice, Structure, Student
 from spaces.signature import read_header
+from spaces.structure import refusal
 
 Saver = Callable[..., Path]
 Drawer = Callable[..., Student]
@@ -40,8 +41,9 @@ def plans() -> st.SearchStrategy[dict[str, object]]:
         layers=st.just(None),
         heads=st.sampled_from([(), (2, 4), (1, 1)]),
         ffn=st.sampled_from([(), (64, 16), (24, 8)]),
+        vocabulary=st.sampled_from([None, 60, 119, 120]),
     )
-    short = st.just(Structure(layers=1, heads=(2,), ffn=(32,)))
+    short = st.just(Structure(layers=1, heads=(2,), ffn=(32,), vocabulary=30))
     return st.fixed_dictionaries({
         "structure": structures | short,
         "stored_dtype": st.sampled_from(["float32", "float16", "bfloat16"]),
@@ -63,12 +65,15 @@ def test_the_file_has_exactly_the_predicted_bytes(
     assert weights_bytes(tmp_path / "student") == cost(plan, factors.signature, sequence_length=8).file_bytes
 
 
+@pytest.mark.parametrize("cut", [False, True])
 def test_a_saved_student_gives_the_same_logits_and_needs_trust_elsewhere(
-    family: str, save_teacher: Saver, random_student: Drawer, batch: dict[str, Tensor], tmp_path: Path
+    family: str, cut: bool, save_teacher: Saver, random_student: Drawer, batch: dict[str, Tensor], tmp_path: Path
 ) -> None:
     folder = save_teacher(family)
     factors = Factors.read(folder)
-    student = make_student(random_student(factors.signature, 11), folder, factors)
+    heads = (2,) if refusal(factors.signature, Structure(heads=(2,))) is None else ()
+    structure = Structure(layers=1, heads=heads, ffn=(24,), vocabulary=99) if cut else Structure()
+    student = make_student(random_student(factors.signature, 11, structure=structure), folder, factors)
     save_student(student, tmp_path / "student")
     expected = logits(student, batch)
     assert torch.allclose(logits(load(tmp_path / "student"), batch), expected, atol=1e-6)

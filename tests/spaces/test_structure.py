@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,8 +11,8 @@ from hypothesis import strategies as st
 from spaces.cost import teacher_cost
 from spaces.errors import UserError
 from spaces.plan import Structure
-from spaces.signature import Signature
-from spaces.structure import cut
+from spaces.signature import Module, Signature
+from spaces.structure import cut, refusal, row_dtype
 
 
 def test_a_structure_that_cuts_nothing_changes_nothing(tiny: Signature) -> None:
@@ -41,8 +43,35 @@ def test_heads_and_units_narrow_both_sides_and_their_biases(tiny: Signature) -> 
 
 def test_fewer_words_shorten_the_word_table_alone(tiny: Signature) -> None:
     left = cut(tiny, Structure(vocabulary=50))
-    changed = {t.name: t.shape for t, old in zip(left.tensors, tiny.tensors, strict=True) if t != old}
-    assert changed == {"bert.embeddings.word_embeddings.weight": (50, 32)}
+    changed = {t.name: (t.dtype, t.shape) for t in left.tensors if t not in tiny.tensors}
+    table = "bert.embeddings.word_embeddings"
+    assert changed == {f"{table}.weight": ("F32", (50, 32)), f"{table}.words": ("U8", (300,))}
+
+
+def test_a_word_s_row_takes_the_smallest_integer_that_tells_rows_apart() -> None:
+    assert [row_dtype(n) for n in (1, 256, 257, 2**15, 2**15 + 1)] == ["U8", "U8", "I16", "I16", "I32"]
+
+
+@pytest.mark.parametrize(
+    ("heads", "position", "sentence"),
+    [
+        (4, False, None),
+        (2, False, "query, key and value are 16 wide each"),
+        (4, True, "every head has a bias by position of its own"),
+    ],
+)
+def test_heads_that_cannot_be_cut_are_said_to(
+    heads: int, position: bool, sentence: str | None, tiny: Signature
+) -> None:
+    bias = Module("bert.encoder.relative_attention_bias", "embedding", (32, 4), "F32", False, None, None, "position")
+    other = replace(tiny, heads=heads, modules=(*tiny.modules, *([bias] if position else [])))
+    found = refusal(other, Structure(heads=(1, 1)))
+    assert found == sentence if sentence is None else sentence in str(found)
+
+
+def test_units_that_cannot_be_cut_are_said_to(tiny: Signature) -> None:
+    assert refusal(tiny, Structure(ffn=(8, 8))) is None
+    assert "all 48" in str(refusal(replace(tiny, intermediate_size=48), Structure(ffn=(8, 8))))
 
 
 @given(layers=st.integers(1, 2), heads=st.integers(1, 4), ffn=st.integers(1, 64), words=st.integers(1, 300))
