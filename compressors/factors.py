@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from compressors.closed_forms import Target, low_rank, nearest_kronecker
+from compressors.closed_forms import Target, low_rank
 from compressors.factor_cache import FactorCache
+from compressors.kronecker_sums import nearest_kronecker, refined_kronecker
 from compressors.signature import signature_of, stored_tensors
 from spaces.plan import INITS
 from spaces.signature import Signature, read_signature
@@ -102,14 +103,21 @@ class Factors:
         entry = self._low_rank(path, init)
         return entry["up"], entry["down"]
 
-    def kronecker(self, path: str, init: str, m1: int, n1: int) -> tuple[Tensor, Tensor]:
-        """Return all terms a (q, m1, n1) and b (q, m2, n2), float32: k terms are the first k."""
+    def kronecker(self, path: str, init: str, m1: int, n1: int, terms: int) -> tuple[Tensor, Tensor]:
+        """Return a (k, m1, n1) and b (k, m2, n2), float32: ``terms`` terms, or fewer where these are exact.
+
+        Of the plain start k terms are the first k of one decomposition; weighted ones are fitted for their number.
+        """
+        nearest = self._nearest_kronecker(path, init, m1, n1)
+        first = nearest["a"][:terms], nearest["b"][:terms]
+        if self.init_of(init) == "svd":
+            return first
 
         def compute() -> dict[str, Tensor]:
-            a, b, energies = nearest_kronecker(self.target(path, init), m1, n1)
-            return {"a": a.float(), "b": b.float(), "energies": energies}
+            a, b = refined_kronecker(self.target(path, init), *(factor.double() for factor in first))
+            return {"a": a.float(), "b": b.float()}
 
-        entry = self._cache.get(self._key(path, init, f"kronecker {m1} {n1}"), compute)
+        entry = self._cache.get(self._key(path, init, f"kronecker {m1} {n1} {terms}"), compute)
         return entry["a"], entry["b"]
 
     def curves(self, init: str = "fisher-whitened") -> dict[str, NDArray[np.float64]]:
@@ -130,6 +138,13 @@ class Factors:
             return {"up": up.float(), "down": down.float(), "energies": energies}
 
         return self._cache.get(self._key(path, init, "low rank"), compute)
+
+    def _nearest_kronecker(self, path: str, init: str, m1: int, n1: int) -> dict[str, Tensor]:
+        def compute() -> dict[str, Tensor]:
+            a, b, energies = nearest_kronecker(self.target(path, init), m1, n1)
+            return {"a": a.float(), "b": b.float(), "energies": energies}
+
+        return self._cache.get(self._key(path, init, f"kronecker {m1} {n1}"), compute)
 
     def _key(self, path: str, init: str, what: str) -> str:
         """Return the content-addressed name of one decomposition: everything that it is computed from."""
