@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from compressors import factors as factors_module
 from compressors.calibration import Calibration, calibrate
 from compressors.factors import Factors
+from compressors.kronecker_sums import kronecker_sum, nearest_kronecker
 from compressors.methods import initialise
 from compressors.modeling_paredown import LAYERS
 from spaces import methods
@@ -128,9 +129,20 @@ def test_ranks_and_terms_are_slices_of_one_decomposition(factors: Factors) -> No
         _, few = made(factors, QUERY, Choice.of("lowrank", rank=small), "whitened")
         _, many = made(factors, QUERY, Choice.of("lowrank", rank=large), "whitened")
         assert torch.equal(few["up"], many["up"][:, :small])
-    _, few = made(factors, QUERY, Choice.of("kronecker", m1=8, n1=2, terms=2), "whitened")
-    _, many = made(factors, QUERY, Choice.of("kronecker", m1=8, n1=2, terms=5), "whitened")
+    _, few = made(factors, QUERY, Choice.of("kronecker", m1=8, n1=2, terms=2), "svd")
+    _, many = made(factors, QUERY, Choice.of("kronecker", m1=8, n1=2, terms=5), "svd")
     assert torch.equal(few["a"], many["a"][:2])
+
+
+@pytest.mark.parametrize("init", ["whitened", "fisher-whitened"])
+@pytest.mark.parametrize("path", [QUERY, WORDS])
+def test_a_weighted_kronecker_sum_is_nearer_than_the_first_terms_of_the_split_problem(
+    factors: Factors, path: str, init: str
+) -> None:
+    target, m1 = factors.target(path, init), 120 if path == WORDS else 8
+    a, b, _ = nearest_kronecker(target, m1, 2)
+    refined, _ = made(factors, path, Choice.of("kronecker", m1=m1, n1=2, terms=3), init)
+    assert target.error(refined) < target.error(kronecker_sum(a[:3], b[:3]))
 
 
 def test_terms_past_an_exact_sum_are_zero(factors: Factors) -> None:
@@ -201,6 +213,6 @@ def test_entries_differ_by_all_that_they_are_computed_from(
     Factors.of_model(teacher, calibration, folder=tmp_path).cut({words: (torch.arange(16), None)}).low_rank(
         words, "whitened"
     )
-    Factors.of_model(teacher, calibration, folder=tmp_path).kronecker(QUERY, "svd", 4, 4)
+    Factors.of_model(teacher, calibration, folder=tmp_path).kronecker(QUERY, "svd", 4, 4, 1)
     Factors.of_model(teacher, again, folder=tmp_path).low_rank(QUERY, "svd")
     assert len(list(tmp_path.rglob("*.safetensors"))) == 6
