@@ -11,6 +11,7 @@ know of each other: how W is stored (``LowRank``, ``Kronecker``, ...) and how it
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import torch
@@ -99,6 +100,7 @@ class Assembled(StoredWeight):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
+        self.patterns: dict[str, tuple[str, int]] = {}
         self._kept: tuple[Any, tuple[Tensor, ...]] | None = None
         self._indices: dict[str, tuple[Any, Tensor]] = {}
 
@@ -120,22 +122,29 @@ class Assembled(StoredWeight):
             self._kept = (state, self.assemble())
         return self._kept[1]
 
-    def add_mask(self, name: str, shape: Shape, *, pattern: str, kept: int = 0, n: int = 0, m: int = 0) -> None:
+    def add_mask(
+        self, name: str, shape: Shape, *, pattern: str, size: int = 0, kept: int = 0, n: int = 0, m: int = 0
+    ) -> None:
         """Register ``<name>values`` and ``<name>mask``; until real ones are loaded the first units are kept."""
-        blocks = pattern == "blocks"
-        units = shape[0] * shape[1] // (BLOCK**2 if blocks else 1)
+        unit = unit_shape(shape, pattern, size)
+        units = shape[0] * shape[1] // prod(unit)
         first = torch.arange(units) % m < n if pattern == "n:m" else torch.arange(units) < kept
         count = units * n // m if pattern == "n:m" else kept
-        self.register_parameter(f"{name}values", _parameter(count, BLOCK, BLOCK) if blocks else _parameter(count))
+        self.register_parameter(f"{name}values", _parameter(count, *unit))
         self.register_buffer(f"{name}mask", pack_bits(first))
+        self.patterns[name] = (pattern, size)
 
     def masked(self, name: str, shape: Shape) -> Tensor:
         """Return the dense matrix (``shape``) of one mask and its values, differentiable in the values."""
-        values, mask = getattr(self, f"{name}values"), getattr(self, f"{name}mask")
+        return scatter(getattr(self, f"{name}values"), self.kept_units(name), shape, *self.patterns[name])
+
+    def kept_units(self, name: str) -> Tensor:
+        """Return the numbers of the units that one mask keeps, rising."""
+        mask = getattr(self, f"{name}mask")
         if not torch.compiler.is_compiling() and self._indices.get(name, (None,))[0] != _state(mask):
             with torch.inference_mode(False):  # training may follow, and cannot save an inference tensor
                 self._indices[name] = (_state(mask), unpack_bits(mask).nonzero()[:, 0])
-        return scatter(values, self._indices[name][1], shape)
+        return self._indices[name][1]
 
     def train(self, mode: bool = True) -> Assembled:
         """Set the mode; a change forgets what was assembled."""
@@ -382,13 +391,52 @@ def unpack_bits(packed: Tensor) -> Tensor:
     return (packed[:, None] >> torch.arange(8, dtype=torch.uint8, device=packed.device) & 1).flatten().bool()
 
 
-def scatter(values: Tensor, index: Tensor, shape: Shape) -> Tensor:
-    """Put ``values`` at the flat positions ``index`` of a zero matrix; values (k, 8, 8) go to blocks."""
+def unit_shape(shape: Shape, pattern: str, size: int = 0) -> tuple[int, ...]:
+    """Return the shape in which one unit of a pattern is stored: what a mask keeps or drops as a whole.
+
+    One weight for ``unstructured`` and ``n:m``; a square for ``blocks``; for ``rows`` ``size`` neighbours in a row and
+    for ``columns`` ``size`` neighbours in a column, with ``size`` = 0 the whole row or column.
+    """
+    if pattern == "blocks":
+        return (BLOCK, BLOCK)
+    if pattern == "rows":
+        return (size or shape[1],)
+    return (size or shape[0],) if pattern == "columns" else ()
+
+
+def to_units(matrix: Tensor, pattern: str, size: int = 0) -> Tensor:
+    """Return the units of a matrix (m, n) as (units, weights of one), in the order of the mask's bits.
+
+    Rows and columns are counted inside the blocks that the size cuts W into: all of the first block, then the next.
+    """
+    (m, n), unit = matrix.shape, prod(unit_shape((matrix.shape[0], matrix.shape[1]), pattern, size))
+    if pattern == "blocks":
+        return matrix.reshape(m // BLOCK, BLOCK, n // BLOCK, BLOCK).transpose(1, 2).reshape(-1, unit)
+    if pattern == "rows":
+        return matrix.reshape(m, n // unit, unit).transpose(0, 1).reshape(-1, unit)
+    if pattern == "columns":
+        return matrix.reshape(m // unit, unit, n).transpose(1, 2).reshape(-1, unit)
+    return matrix.reshape(-1, 1)
+
+
+def from_units(units: Tensor, shape: Shape, pattern: str, size: int = 0) -> Tensor:
+    """Inverse of ``to_units``: the matrix (m, n)."""
+    (m, n), unit = shape, prod(unit_shape(shape, pattern, size))
+    if pattern == "blocks":
+        return units.reshape(m // BLOCK, n // BLOCK, BLOCK, BLOCK).transpose(1, 2).reshape(shape)
+    if pattern == "rows":
+        return units.reshape(n // unit, m, unit).transpose(0, 1).reshape(shape)
+    if pattern == "columns":
+        return units.reshape(m // unit, n, unit).transpose(1, 2).reshape(shape)
+    return units.reshape(shape)
+
+
+def scatter(values: Tensor, index: Tensor, shape: Shape, pattern: str, size: int = 0) -> Tensor:
+    """Return the matrix (m, n) whose units at ``index`` are ``values``, and zero elsewhere."""
+    units = shape[0] * shape[1] // prod(values.shape[1:])
     if values.dim() == 1:
-        return values.new_zeros(shape[0] * shape[1]).scatter(0, index, values).view(shape)
-    rows, columns = shape[0] // BLOCK, shape[1] // BLOCK
-    blocks = values.new_zeros(rows * columns, BLOCK, BLOCK).index_put((index,), values)
-    return blocks.view(rows, columns, BLOCK, BLOCK).transpose(1, 2).reshape(shape)
+        return values.new_zeros(units).scatter(0, index, values).view(shape)
+    return from_units(values.new_zeros(units, *values.shape[1:]).index_put((index,), values), shape, pattern, size)
 
 
 def _parameter(*shape: int) -> nn.Parameter:
