@@ -32,7 +32,8 @@ def units(matrix: Tensor, choice: Choice) -> Tensor:
 
 def unit_norms(matrix: Tensor, choice: Choice) -> Tensor:
     """Return the Euclidean norm of every unit: (units,). Of scores instead of weights: the score of every unit."""
-    return torch.linalg.vector_norm(units(matrix, choice), dim=1)
+    norms: Tensor = torch.linalg.vector_norm(units(matrix, choice), dim=1)
+    return norms
 
 
 def kept_units(scores: Tensor, choice: Choice) -> Tensor:

@@ -218,7 +218,9 @@ def kronecker_product(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 class Sparse(Assembled):
-    """W with only the kept weights stored; executed as the dense product."""
+    """W with only the kept weights stored; executed as the dense product, or as a thinner one of whole rows."""
+
+    values: nn.Parameter
 
     def __init__(self, shape: Shape, **numbers: Any) -> None:
         super().__init__(shape)
@@ -232,9 +234,88 @@ class Sparse(Assembled):
         """Return W."""
         return self.assembled()[0]
 
+    def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return W x + bias; outputs whose row was dropped are the bias."""
+        if self.patterns[""][0] != "rows":
+            return super().multiply(x, bias)
+        flat = x.reshape(-1, self.shape[1])
+        kept = F.linear(flat, self.values)
+        return _added([(self.kept_units(""), kept)], self.shape[0], bias).view(*x.shape[:-1], -1)
+
+
+class Block(Assembled):
+    """W of which every block has only its kept columns or rows; a dense product for each block.
+
+    ``columns`` of ``size`` weights: the outputs are cut into blocks, each reads the inputs that it kept. ``rows``: the
+    inputs are cut, and each block adds to the outputs that it kept.
+    """
+
+    values: nn.Parameter
+
+    def __init__(self, shape: Shape, *, pattern: str, size: int, kept: int) -> None:
+        super().__init__(shape)
+        self.add_mask("", self.shape, pattern=pattern, size=size, kept=kept)
+        self._places: tuple[Tensor, list[int], tuple[Tensor, ...]] | None = None
+
+    def assemble(self) -> tuple[Tensor, ...]:
+        """(W,)."""
+        return (self.masked("", self.shape),)
+
+    def dense(self) -> Tensor:
+        """Return W."""
+        return self.assembled()[0]
+
+    def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return W x + bias."""
+        pattern, size = self.patterns[""]
+        counts, places = self.places()
+        flat, values = x.reshape(-1, self.shape[1]), torch.split(self.values, counts)
+        if pattern == "columns":
+            biases = [None] * len(values) if bias is None else torch.split(bias, size)
+            y = torch.cat([_read(flat, *block) for block in zip(values, places, biases, strict=True)], dim=1)
+        else:
+            parts = map(F.linear, torch.split(flat, size, dim=1), values)
+            y = _added(list(zip(places, parts, strict=True)), self.shape[0], bias)
+        return y.view(*x.shape[:-1], -1)
+
+    def places(self) -> tuple[list[int], tuple[Tensor, ...]]:
+        """Return for every block how many units it keeps, and which columns or rows they are."""
+        index = self.kept_units("")
+        if self._places is None or self._places[0] is not index:
+            pattern, size = self.patterns[""]
+            m, n = self.shape
+            across, blocks = (n, m // size) if pattern == "columns" else (m, n // size)
+            with torch.inference_mode(False):
+                counts = torch.bincount(index // across, minlength=blocks).tolist()
+                self._places = (index, counts, torch.split(index % across, counts))
+        return self._places[1:]
+
+
+def _read(x: Tensor, values: Tensor, place: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the outputs (T, h) of one block: ``values`` (k, h) times the inputs (T, n) at ``place`` (k,).
+
+    Inputs come flat: taking columns out of more than two dimensions runs twice as slow.
+    """
+    if not len(place):  # one product of nothing, for runtimes that cannot multiply with no inputs at all
+        return F.linear(x[:, :1], x.new_zeros(values.shape[1], 1), bias)
+    inputs = x.index_select(1, place)
+    return inputs @ values if bias is None else torch.addmm(bias, inputs, values)
+
+
+def _added(parts: list[tuple[Tensor, Tensor]], outputs: int, bias: Tensor | None) -> Tensor:
+    """Return (T, outputs): the bias, and each part (T, k) added at the outputs of its index (k,)."""
+    like = parts[0][1]
+    y = like.new_zeros(1, outputs) if bias is None else bias.to(like.dtype)
+    y = y.repeat(like.shape[0], 1)  # not len(): an export would take it for a constant
+    for index, part in parts:
+        y.index_add_(1, index, part)
+    return y
+
 
 class LowRankSparse(Assembled):
-    """W = up down + S; added once into one matrix, which is multiplied."""
+    """W = up down + S; added once into one matrix, which is multiplied. An S of whole rows is multiplied apart."""
+
+    values: nn.Parameter
 
     def __init__(self, shape: Shape, *, rank: int, **numbers: Any) -> None:
         super().__init__(shape)
@@ -249,6 +330,14 @@ class LowRankSparse(Assembled):
     def dense(self) -> Tensor:
         """Return W."""
         return self.assembled()[0]
+
+    def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return W x + bias."""
+        if self.patterns[""][0] != "rows":
+            return super().multiply(x, bias)
+        flat = x.reshape(-1, self.shape[1])
+        y = F.linear(F.linear(flat, self.down), self.up, bias)
+        return y.index_add_(1, self.kept_units(""), F.linear(flat, self.values)).view(*x.shape[:-1], -1)
 
     def rows(self, ids: Tensor) -> Tensor:
         """In training only the rows that are asked for go through the factors: a table has many more."""
@@ -337,6 +426,10 @@ class PrunedLowRankLinear(AsLinear, PrunedLowRank):
     """y = up (down x) + bias with masked factors."""
 
 
+class BlockLinear(AsLinear, Block):
+    """y = W x + bias, block by block."""
+
+
 class LowRankEmbedding(AsEmbedding, LowRank):
     """A table of short rows and one matrix that widens them."""
 
@@ -357,12 +450,17 @@ class PrunedLowRankEmbedding(AsEmbedding, PrunedLowRank):
     """Low rank with masked factors."""
 
 
+class BlockEmbedding(AsEmbedding, Block):
+    """A table of which parts of rows are kept."""
+
+
 LAYERS: dict[str, tuple[type[AsLinear], type[AsEmbedding]]] = {
     "lowrank": (LowRankLinear, LowRankEmbedding),
     "kronecker": (KroneckerLinear, KroneckerEmbedding),
     "sparse": (SparseLinear, SparseEmbedding),
     "lowrank+sparse": (LowRankSparseLinear, LowRankSparseEmbedding),
     "pruned-lowrank": (PrunedLowRankLinear, PrunedLowRankEmbedding),
+    "block": (BlockLinear, BlockEmbedding),
 }
 """Layers by the method's name."""
 

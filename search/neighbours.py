@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from spaces import methods
-from spaces.coordinates import MAX_TILT, offered_patterns
+from spaces.coordinates import MAX_TILT
 from spaces.domains import Choices, Domain, Fixed
 from spaces.plan import Distillation, Plan
 from spaces.space import Space
@@ -40,7 +40,8 @@ def _other_method(space: Space, rng: np.random.Generator) -> dict[str, Any]:
     name = str(rng.choice(list(space.methods)))
     values: dict[str, Any] = {f"{unit}.method": name}
     for ask in methods.get(name).asks:
-        values[f"{unit}.{ask}"] = str(rng.choice(offered_patterns())) if ask == "pattern" else float(rng.random())
+        names = methods.CATEGORIES.get(ask)
+        values[f"{unit}.{ask}"] = str(rng.choice(names)) if names else float(rng.random())
     return values
 
 

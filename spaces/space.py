@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from spaces import methods
 from spaces.allocate import Allocator
-from spaces.coordinates import MAX_TILT, Codec, Values, offered_patterns
+from spaces.coordinates import MAX_TILT, Codec, Values
 from spaces.cost import PREFIX, file_tensors
 from spaces.curves import Curves
 from spaces.domains import Choices, Domain, Fixed, Range
@@ -172,8 +172,8 @@ class Space:
         values: dict[str, Any] = {}
         for ask in methods.get(method).asks:
             name = f"{unit}.{ask}"
-            if ask == "pattern":
-                values[name] = trial.suggest_categorical(name, offered_patterns())
+            if ask in methods.CATEGORIES:
+                values[name] = trial.suggest_categorical(name, methods.CATEGORIES[ask])
             else:
                 values[name] = trial.suggest_float(name, *(SPLITS if ask == "split" else (0.0, 1.0)))
         return values
