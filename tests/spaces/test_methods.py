@@ -13,9 +13,9 @@ from spaces import methods
 from spaces.errors import UserError
 from spaces.methods import Knobs, Method
 from spaces.methods.base import commonest_point, ladder, stored_bytes
+from spaces.methods.block import GROUPS, unit_of
 from spaces.methods.kronecker import MAX_SHAPES, kron_shapes
 from spaces.methods.lowrank import LowRank, rank_grid
-from spaces.methods.block import GROUPS, unit_of
 from spaces.methods.sparse import PATTERNS
 from spaces.plan import DENSE, Choice
 
