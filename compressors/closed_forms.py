@@ -51,13 +51,14 @@ class Target:
         """C in the weight's precision. A full one is large, so it is converted only where it is multiplied."""
         return None if self.columns is None else self.columns.to(self.weight.dtype)
 
-    def input_energy(self, matrix: Tensor) -> Tensor:
-        """Return E[(matrix x)_k^2] as (k,), for a matrix (k, n) that reads this target's input."""
-        return (times(matrix, self.moment) * matrix).sum(1)
+    def times_moment(self, matrix: Tensor) -> Tensor:
+        """Return E[(matrix x) x^T] = matrix C (k, n), for a matrix (k, n) that reads this target's input."""
+        return times(matrix, self.moment)
 
     def error(self, other: Tensor) -> float:
         """Return || D (W - other) C^(1/2) ||_F^2."""
-        left = self.input_energy(self.weight - other)
+        rest = self.weight - other
+        left = (self.times_moment(rest) * rest).sum(1)
         return float((left if self.rows is None else left * self.rows).sum())
 
 

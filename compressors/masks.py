@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from compressors.closed_forms import Target
-from compressors.modeling_paredown import from_units, pack_bits, to_units, unit_shape
+from compressors.compensate import compensated
+from compressors.modeling_paredown import BLOCK, from_units, pack_bits, to_units, unit_shape
 from spaces.plan import Choice
 
 MASKED = ("sparse", "block")
@@ -27,8 +28,7 @@ def units(matrix: Tensor, choice: Choice) -> Tensor:
 
     Every weight is in exactly one unit. A unit is a weight, a square block, or a row or column inside a block.
     """
-    found: Tensor = to_units(matrix, *_pattern(choice))
-    return found
+    return to_units(matrix, *_pattern(choice))
 
 
 def unit_norms(matrix: Tensor, choice: Choice) -> Tensor:
@@ -60,19 +60,46 @@ def stored_parts(matrix: Tensor, bits: Tensor, choice: Choice, prefix: str = "")
     return {f"{prefix}values": values, f"{prefix}mask": pack_bits(bits)}
 
 
-def score(target: Target, matrix: Tensor | None = None) -> Tensor:
+def score(target: Target) -> Tensor:
     """Return |w| sqrt(C_jj) d_i (m, n): what dropping w alone adds to the weighed error, square root taken.
 
-    ``matrix`` is scored instead of the target's weight, under the target's weights. Without weights this is magnitude;
-    with input moments alone Wanda's score.
+    Without weights this is magnitude; with input moments alone Wanda's score; with both the diagonal Fisher score.
     """
     rows = 1.0 if target.rows is None else target.rows.sqrt()[:, None]
-    return (target.weight if matrix is None else matrix).abs() * target.column_variance.sqrt() * rows
+    return target.weight.abs() * target.column_variance.sqrt() * rows
 
 
-def masked_parts(matrix: Tensor, scores: Tensor, choice: Choice, prefix: str = "") -> dict[str, Tensor]:
-    """Return the stored parts of the best-scored units of ``matrix``; ``scores`` (m, n) as from ``score``."""
-    return stored_parts(matrix, kept_units(unit_norms(scores, choice), choice), choice, prefix)
+def unit_scores(target: Target, choice: Choice) -> Tensor:
+    """Return what dropping each unit alone adds to the weighed error, square root taken: (units,).
+
+    A unit's weights in one row are judged together, by their block of C: d_i sqrt(w C w^T). This is the saliency of
+    Optimal Brain Surgeon's relatives (oBERT's block Fisher) with the Fisher matrix as D^2 (x) C, before the kept
+    weights take over; the one after, w^2 / [C^-1]_jj, keeps worse masks for many units at once (measured).
+    """
+    (m, n), pattern = target.weight.shape, choice.text("pattern")
+    width = BLOCK if pattern == "blocks" else (_pattern(choice)[1] or n)
+    moment = target.moment
+    if pattern not in ("rows", "blocks") or moment is None or moment.dim() == 1:
+        return unit_norms(score(target), choice)
+    blocks = target.weight.view(m, n // width, width).transpose(0, 1)
+    moments = moment.view(n // width, width, n // width, width).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+    energy = ((blocks @ moments) * blocks).sum(2).clamp_min(0.0)  # (blocks, m)
+    energy = energy if target.rows is None else energy * target.rows
+    if pattern == "blocks":
+        energy = energy.view(n // width, m // width, width).sum(2).T
+    return energy.flatten().sqrt()
+
+
+def pruned(target: Target, choice: Choice) -> tuple[Tensor, Tensor]:
+    """Return the matrix (m, n) with its best-scored units at their best values, zero elsewhere, and the units kept."""
+    bits = kept_units(unit_scores(target, choice), choice)
+    shape = (target.weight.shape[0], target.weight.shape[1])
+    return compensated(target, mask_of(bits, shape, choice)), bits
+
+
+def masked_parts(target: Target, choice: Choice, prefix: str = "") -> dict[str, Tensor]:
+    """Return the stored parts of what ``pruned`` returns."""
+    return stored_parts(*pruned(target, choice), choice, prefix)
 
 
 def _pattern(choice: Choice) -> tuple[str, int]:

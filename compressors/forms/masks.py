@@ -228,15 +228,16 @@ class PrunedLowRankForm(MaskedForm):
         """Weigh a factor by what the other one, as it is now, makes of it (see ``methods.pruned_lowrank``)."""
         up, down, target = self.layer.up.detach(), self.layer.down.detach(), self.target
         gain = (up**2 * (1.0 if target.rows is None else target.rows[:, None])).sum(0)
+        energy = (replace(target, weight=down).times_moment(down) * down).sum(1)
         return {
-            "up": scale_of(Target(up, rows=target.rows, columns=replace(target, weight=down).input_energy(down))),
+            "up": scale_of(Target(up, rows=target.rows, columns=energy)),
             "down": scale_of(Target(down, rows=gain, columns=target.columns)),
         }
 
 
 def scale_of(target: Target) -> Tensor:
     """Return what a weight's magnitude is multiplied with in its score (m, n)."""
-    return score(target, torch.ones_like(target.weight)).float()
+    return score(replace(target, weight=torch.ones_like(target.weight))).float()
 
 
 def choice_at(choice: Choice, matrix: Tensor, way: float) -> Choice | None:

@@ -81,9 +81,9 @@ def draw(space: Space, seed: int) -> dict[str, Any]:
     for unit in space.codec.method_units:
         values[f"{unit}.method"] = rng.choice(space.methods)
         for ask in methods.get(values[f"{unit}.method"]).asks:
-            number = rng.uniform(0.05, 0.95) if ask == "split" else rng.random()
             names = methods.CATEGORIES.get(ask)
-            values[f"{unit}.{ask}"] = rng.choice(names) if names else number
+            low, high = (0.05, 0.95) if ask == "split" else (0.0, 1.0)
+            values[f"{unit}.{ask}"] = rng.choice(names) if names else rng.uniform(low, high)
     return values | {f"{unit}.tilt": rng.uniform(-2, 2) for unit in space.codec.tilt_units}
 
 
