@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,12 @@ class Lab:
         self.place, self.labels, self.folder = place, labels, folder
         self._folder = folder / f"{place.name}-{labels or 'all'}"
 
-    @cached_property
-    def workspaces(self) -> dict[bool, Any]:
-        """The workspace without and with transfer text; both share the teacher."""
+    @cache
+    def workspace(self, transfer: bool) -> Any:
+        """Return the workspace with or without transfer text; both share the teacher."""
         from search.workspace import open_workspace
 
-        return {transfer: open_workspace(self.config(transfer)) for transfer in (False, True)}
+        return open_workspace(self.config(transfer))
 
     def config(self, transfer: bool) -> Any:
         """Return the config of the set, with or without transfer text."""
@@ -104,7 +104,7 @@ class Lab:
         """Train and judge one student on validation and test rows together."""
         from search.trial import teaching
 
-        work = self.workspaces[arm.transfer]
+        work = self.workspace(arm.transfer)
         began = time.perf_counter()
         if arm.method == "teacher":
             model, kept = work.teacher.model, 1.0
@@ -177,7 +177,7 @@ class Lab:
         from spaces.plan import Distillation, Plan, Student
         from spaces.space import Space
 
-        work = self.workspaces[False]
+        work = self.workspace(False)
         signature = work.teacher.signature
         rate = arm.learning_rate or good_learning_rate(keep)
         taught = Distillation(**{"learning_rate": rate, **arm.teach})
