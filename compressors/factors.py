@@ -145,7 +145,8 @@ class Factors:
         weight = (weight.T if module.kind == "conv1d" else weight).contiguous()
         if self.calibration is None or self.init_of(init) == "svd":
             return Target(weight)
-        return self.calibration.target(path, weight, fisher=init == "fisher-whitened")
+        whole = self.calibration.target(path, weight, fisher=init != "whitened")
+        return replace(whole, columns=None, mean=None) if init == "fisher" else whole
 
     def _refitted(self, path: str, init: str, whole: Target, columns: Tensor) -> Tensor:
         key = f"{init} {path}"

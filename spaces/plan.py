@@ -26,8 +26,9 @@ __all__ = [
     "Student",
 ]
 
-INITS = ("svd", "whitened", "fisher-whitened")
-"""Closed forms a student can start from: weights alone, input second moments, both sides weighted."""
+INITS = ("svd", "fisher", "whitened", "fisher-whitened")
+"""Closed forms a student can start from: weights alone, outputs weighed by their gradients (FWSVD), inputs by their
+second moments, both."""
 
 
 @dataclass(frozen=True)
