@@ -11,6 +11,7 @@ from spaces import methods
 from spaces.domains import Choices, Fixed
 from spaces.plan import Distillation
 
+
 def space_of(name: str) -> Space:
     """Return what a preset sets; what else stands in its file describes the paper."""
     values = read_yaml(FILES[name])[0]
