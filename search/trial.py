@@ -119,7 +119,7 @@ def teaching(plan: Plan, student: Any, teacher: Teacher, data: TrialData) -> dic
         "parameters": trainable_parameters(student),
     }
     if settings.shrinks:
-        values["forms"] = open_forms(student, plan.student, teacher.factors(data.train))
+        values["forms"] = open_forms(student, plan.student, data.factors)
     if settings.schedule == "stages":
         values["labelled"] = data.train
         values["score"] = lambda model: worth(evaluate(model, data)[0].value, data.spec.metric)

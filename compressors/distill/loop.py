@@ -130,26 +130,25 @@ class Loop:
 
     @torch.no_grad()
     def follow(self, mix: Mix) -> None:
-        """Give average and moments of a parameter that was mixed its new shape.
+        """Give the moments of a parameter that was mixed its new shape.
 
         First moments are linear in the gradients, so that theirs are exact; the second ones are mixed as if gradients
         were independent.
         """
-        i = self.names.index(mix.name)
-        if self.averages:
-            self.averages[i] = mixed(self.averages[i], mix.values, mix.dim)
-        moments = self.optimizer.state.get(self.parameters[i])
+        moments = self.optimizer.state.get(self.parameters[self.names.index(mix.name)])
         if moments:
             moments["exp_avg"] = mixed(moments["exp_avg"], mix.gradients, mix.dim)
             moments["exp_avg_sq"] = mixed(moments["exp_avg_sq"], mix.gradients.square(), mix.dim)
 
-    @torch.no_grad()
-    def begin_anew(self) -> None:
-        """Forget moments and averages: another objective begins from the weights as they are."""
-        self.optimizer.state.clear()
+    def average_anew(self) -> None:
+        """Average from the weights as they are: those before are of another student."""
         self.updates = 0
-        for average, parameter in zip(self.averages, self.parameters, strict=bool(self.averages)):
-            average.copy_(parameter)
+        self.averages = [p.detach().clone() for p in self.parameters] if self.settings.averaging else []
+
+    def begin_anew(self) -> None:
+        """Forget moments and averages: another objective begins."""
+        self.optimizer.state.clear()
+        self.average_anew()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what ``restore`` needs: tensors, and plain numbers."""

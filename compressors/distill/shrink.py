@@ -42,6 +42,7 @@ class Shrinker:
             self.cuts = due
             for mix in self.forms.cut(*self.ways, regrow=self.settings.regrow):
                 loop.follow(mix)
+            loop.average_anew()
         if self._weighings_before(loop.step) > self.weighings:
             self.weighings = self._weighings_before(loop.step)
             self._weigh()

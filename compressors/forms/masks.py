@@ -8,57 +8,28 @@ from math import ceil
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressors.closed_forms import Target
+from compressors.compensate import compensated
 from compressors.factors import Factors
 from compressors.forms.base import Form, Masked, Mix, bias_of
-from compressors.masks import kept_units, mask_of, score, stored_parts, unit_norms
+from compressors.forms.layers import LowRankRestLinear, WholeLinear
+from compressors.masks import kept_units, mask_of, score, stored_parts, unit_norms, unit_scores
 from compressors.methods import initialise
-from compressors.modeling_paredown import AsLinear, LowRankLinear, Shape, StoredWeight, pack_bits, unpack_bits
+from compressors.modeling_paredown import AsLinear, LowRankLinear, Shape, pack_bits, unpack_bits
 from spaces.plan import Choice
 from spaces.signature import Module
 
-
-class Whole(StoredWeight):
-    """W as one dense parameter."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__(shape)
-        self.whole = nn.Parameter(torch.zeros(self.shape))
-
-    def dense(self) -> Tensor:
-        """Return W."""
-        return self.whole
-
-
-class LowRankRest(StoredWeight):
-    """W = up down + rest, with a dense rest."""
-
-    def __init__(self, shape: Shape, *, rank: int) -> None:
-        super().__init__(shape)
-        self.up = nn.Parameter(torch.zeros(self.shape[0], rank))
-        self.down = nn.Parameter(torch.zeros(rank, self.shape[1]))
-        self.rest = nn.Parameter(torch.zeros(self.shape))
-
-    def dense(self) -> Tensor:
-        """Return up down + rest."""
-        return torch.addmm(self.rest, self.up, self.down)
-
-
-class WholeLinear(AsLinear, Whole):
-    """y = W x + bias."""
-
-
-class LowRankRestLinear(AsLinear, LowRankRest):
-    """y = (up down + rest) x + bias."""
+LARGE_CUT = 2 / 3
+"""A cut that leaves less than this share of the units is made up for by what is kept; training does it for others."""
 
 
 @dataclass(eq=False)
 class _Mask:
     """The mask of one parameter; ``bits`` (units,) are what is kept (None: all), ``cells`` the same as (m, n) floats.
 
-    ``now`` is the choice at the present ``way``.
+    ``now`` is the choice at the present ``way``; ``scale`` (m, n) weighs magnitudes in the steps between cuts.
     """
 
     name: str
@@ -87,22 +58,24 @@ class MaskedForm(Form):
         """Return the masks of this form."""
         raise NotImplementedError
 
-    def scales(self) -> dict[str, Tensor]:
-        """Return the element weights of the masked parameters, by name: constant, unless a form says otherwise."""
-        return {}
+    def target_of(self, name: str, matrix: Tensor) -> Target:
+        """Return ``matrix``, the masked parameter of that name as it is now, with what weighs its error."""
+        return replace(self.target, weight=matrix)
 
     @torch.no_grad()
     def cut(self, way: float, *, regrow: bool) -> Sequence[Mix]:
         """Keep the best units of each matrix, so many as ``way`` allows."""
         self.regrow = regrow
         before = self.at_mean()
-        scales = self.scales()
         for mask in self.masks:
-            mask.scale = scales.get(mask.name, mask.scale)
-            mask.now = choice_at(mask.choice, self._matrix(mask), way)
+            matrix = self._matrix(mask)
+            mask.now = choice_at(mask.choice, matrix, way)
             if mask.now is not None:
-                self._set(mask, kept_units(self._norms(mask), mask.now))
-        self.hold()
+                target = self.target_of(mask.name, matrix.detach())
+                values, bits = self._pruned(mask, target, mask.now)
+                matrix.copy_(values)
+                mask.scale = scale_of(target)
+                self._set(mask, bits)
         self.keep_mean(before)
         return ()
 
@@ -132,13 +105,9 @@ class MaskedForm(Form):
         """Return values and masks of the best units that are still there, and the other parameters as they are."""
         made = {name: p.detach() for name, p in self.layer.named_parameters(recurse=False) if name != "bias"}
         for mask in self.masks:
-            matrix = made.pop(mask.name)
-            norms = self._norms(mask)
-            if mask.bits is not None:
-                # an average of weights is not zero where a unit fell a few steps ago
-                norms = norms.masked_fill(~mask.bits, -1.0)
-                matrix = matrix * mask_of(mask.bits, _shape(matrix), mask.choice)
-            made |= stored_parts(matrix, kept_units(norms, mask.choice), mask.choice, mask.prefix)
+            target = self.target_of(mask.name, made.pop(mask.name))
+            values, bits = self._pruned(mask, target, mask.choice)
+            made |= stored_parts(values, bits, mask.choice, mask.prefix)
         return made
 
     def state(self) -> dict[str, Tensor]:
@@ -159,6 +128,19 @@ class MaskedForm(Form):
         matrix = self._matrix(mask)
         mask.bits = bits
         mask.cells = mask_of(bits, _shape(matrix), mask.choice).to(matrix.dtype)
+
+    def _pruned(self, mask: _Mask, target: Target, choice: Choice) -> tuple[Tensor, Tensor]:
+        """Return the matrix cut to ``choice`` and the units that it keeps, none of them fallen before."""
+        scores = unit_scores(target, choice)
+        if mask.bits is not None:
+            # an average of weights is not zero where a unit fell a few steps ago
+            scores = scores.masked_fill(~mask.bits, -1.0)
+        bits = kept_units(scores, choice)
+        shape = _shape(target.weight)
+        left = int(bits.sum()) / (len(bits) if mask.bits is None else int(mask.bits.sum()))
+        if left >= LARGE_CUT:
+            return target.weight * mask_of(bits, shape, choice), bits
+        return _made_up(target, mask_of(bits, shape, choice)), bits
 
     def _matrix(self, mask: _Mask) -> Tensor:
         return self.layer.get_parameter(mask.name)
@@ -216,23 +198,34 @@ class PrunedLowRankForm(MaskedForm):
         return cls(stored, layer, choice, factors.target(module.path, init))
 
     def make_masks(self) -> list[_Mask]:
-        """One over each factor."""
-        scales = self.scales()
+        """One over each factor; what is read goes first, so that what is written fits what is left of it."""
         return [
-            _Mask(name, f"{name}_", Choice.of("sparse", pattern="unstructured", kept=self.choice[f"kept_{name}"]), s)
-            for name, s in scales.items()
+            _Mask(
+                name,
+                f"{name}_",
+                Choice.of("sparse", pattern="unstructured", kept=self.choice[f"kept_{name}"]),
+                scale_of(self.target_of(name, self.layer.get_parameter(name).detach())),
+            )
+            for name in ("down", "up")
         ]
 
     @torch.no_grad()
-    def scales(self) -> dict[str, Tensor]:
+    def target_of(self, name: str, matrix: Tensor) -> Target:
         """Weigh a factor by what the other one, as it is now, makes of it (see ``methods.pruned_lowrank``)."""
-        up, down, target = self.layer.up.detach(), self.layer.down.detach(), self.target
-        gain = (up**2 * (1.0 if target.rows is None else target.rows[:, None])).sum(0)
-        energy = (replace(target, weight=down).times_moment(down) * down).sum(1)
-        return {
-            "up": scale_of(Target(up, rows=target.rows, columns=energy)),
-            "down": scale_of(Target(down, rows=gain, columns=target.columns)),
-        }
+        target = self.target
+        if name == "down":
+            up = self.layer.up.detach()
+            gain = (up**2 * (1.0 if target.rows is None else target.rows[:, None])).sum(0)
+            return Target(matrix, rows=gain, columns=target.columns)
+        down = self.layer.down.detach()
+        return Target(matrix, rows=target.rows, columns=replace(target, weight=down).times_moment(down) @ down.T)
+
+
+def _made_up(target: Target, mask: Tensor) -> Tensor:
+    """Return the best values under ``mask``; computed on the CPU, as all closed forms are."""
+    device = target.weight.device
+    on_cpu = Target(target.weight.cpu(), columns=None if target.columns is None else target.columns.cpu())
+    return compensated(on_cpu, mask.cpu()).to(device)
 
 
 def scale_of(target: Target) -> Tensor:

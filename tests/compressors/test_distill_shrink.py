@@ -14,6 +14,7 @@ from torch import Tensor
 from compressors.apply import student_of, trainable_parameters
 from compressors.distill.course import Course
 from compressors.distill.finetune import KeepBest
+from compressors.distill.loop import Loop, LoopSettings
 from compressors.distill.shrink import EPSILON, Shrinker
 from compressors.distill.trainer import Budget, Rung, TrainResult, distil
 from compressors.factors import Factors
@@ -179,7 +180,8 @@ def test_the_penalty_is_the_reweighted_group_lasso_and_is_weighed_anew(monkeypat
 def test_the_penalty_of_a_matrix_is_lambda_times_its_weighed_norms() -> None:
     _, _, forms = make("blocks")
     shrinker = Shrinker(forms, PENALTY, 40)
-    shrinker.begin_step(loop=type("Start", (), {"step": 0})())  # type: ignore[arg-type]
+    loop = Loop(forms.model, forms.parameters(), LoopSettings(40, 1e-3))
+    shrinker.begin_step(loop)
     norms = [unit_norms(m.parameter.detach(), m.choice) for m in forms.masked()]
     expected = 1e-2 * sum(float((n / (n + EPSILON)).sum()) for n in norms)
     value = shrinker.penalty(0)

@@ -219,7 +219,7 @@ def test_the_preset_of_lstm_students_can_be_overridden(file: Path) -> None:
     ("override", "sentence"),
     [
         ("space.distillation.objective=relations", "'relations' is not allowed: an LSTM student has no attention"),
-        ("space.distillation.objective={choices: [logits, logits+hidden+attention]}", "allowed: labels, logits"),
+        ("space.distillation.objective={choices: [logits, logits+hidden+attention]}", "allowed: labels, teacher"),
         ("space.student={lstm: {hidden: [10.5, 20]}}", "10.5 is not allowed: whole numbers"),
     ],
 )
