@@ -1,8 +1,8 @@
 """Structural coordinates: kept fractions of layers, heads and FFN units, and the counts that they stand for.
 
 A plan has a count for every layer, a coordinate one mean fraction: the parts that are kept are the most valuable of all
-layers together, and half of an even share of each layer, much as the marginal allocator does with bytes. Heads are offered one by one,
-FFN units in steps that matrix products like, layers whole.
+layers together, and half of an even share of each layer, much as the marginal allocator does with bytes. Heads are
+offered one by one, FFN units in steps that matrix products like, layers whole.
 """
 
 from __future__ import annotations
