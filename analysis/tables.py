@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -11,6 +12,7 @@ from analysis.health import Check, health
 from spaces import methods
 from spaces.cost import itemsize, module_bytes
 from spaces.groups import Group, find_groups
+from spaces.lstm import Lstm, lstm_shapes
 from spaces.plan import Plan, Structure, Student
 from spaces.signature import Module, Signature
 from spaces.structure import cut
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 STATES = ("COMPLETE", "STOPPED", "FAIL", "RUNNING")
 """States of a trial, in the order in which they are counted."""
+
+LSTM_MARK = "R"
+"""Stands for an LSTM (a recurrent student) where methods have their letters."""
 
 
 class GroupRow(NamedTuple):
@@ -86,9 +91,12 @@ def front_table(run: Run) -> pd.DataFrame:
 def plan_table(plan: Plan | Student, signature: Signature) -> list[GroupRow]:
     """Return what ``plan`` does to every group of the teacher, blocks first, then embedding and pooler.
 
-    Blocks that the plan cuts away are the last ones, since a student's blocks are numbered from 0: kept 0.
+    Blocks that the plan cuts away are the last ones, since a student's blocks are numbered from 0: kept 0. An LSTM
+    student has two rows: its words against the teacher's, and the rest against all other groups.
     """
     student = plan.student if isinstance(plan, Plan) else plan
+    if student.lstm is not None:
+        return _lstm_rows(student, student.lstm, signature)
     left = {module.path: module for module in cut(signature, student.structure).modules}
     return [_group_row(group, student, left, signature) for group in find_groups(signature)]
 
@@ -104,6 +112,21 @@ def _group_row(group: Group, student: Student, left: dict[str, Module], signatur
     said = [_cut_to(group, student.structure, signature), _numbers([dict(student[m.path].numbers) for m in modules])]
     numbers = ", ".join(part for part in said if part)
     return GroupRow(group.name, group.kind, group.block, ", ".join(names), numbers, mark, nbytes / dense, nbytes, dense)
+
+
+def _lstm_rows(student: Student, lstm: Lstm, signature: Signature) -> list[GroupRow]:
+    weights = {n: prod(s) for n, s in lstm_shapes(lstm, signature).items() if len(s) == 2 and n != "classifier.weight"}
+    words, size = weights.pop("embedding.weight"), itemsize(student)
+    dense = {group.name: group.numel for group in find_groups(signature)}
+    dense_words = dense.pop("embedding", words)
+    found = []
+    for name, numbers, own, whole in (
+        ("embedding", f"width {lstm.embedding}", words, dense_words),
+        ("lstm", f"hidden {lstm.hidden}, layers {lstm.layers}", sum(weights.values()), sum(dense.values())),
+    ):
+        row = GroupRow(name, name, None, "lstm", numbers, LSTM_MARK, own / whole, own * size, whole * size)
+        found.append(row)
+    return found
 
 
 def _cut_to(group: Group, structure: Structure, signature: Signature) -> str:

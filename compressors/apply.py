@@ -13,11 +13,13 @@ from transformers.initialization import no_init_weights
 
 from compressors import modeling_paredown as modeling
 from compressors.factors import Factors
+from compressors.lstm import lstm_tensors
 from compressors.methods import initialise, initialiser
 from compressors.modeling_paredown import ParedownConfig, ParedownPreTrainedModel
 from compressors.structure import check_supported, remains
 from spaces.cost import PREFIX, file_tensors
 from spaces.errors import UserError
+from spaces.lstm import check_lstm
 from spaces.plan import Student
 from spaces.signature import Signature
 from spaces.structure import cut
@@ -77,6 +79,8 @@ def student_config(student: Student, base: Mapping[str, Any], signature: Signatu
 
 def student_tensors(student: Student, factors: Factors) -> dict[str, Tensor]:
     """Return the student's tensors as ``spaces.cost.file_tensors`` names them, floats in float32."""
+    if student.lstm is not None:
+        return lstm_tensors(student, student.lstm, factors)
     left = cut(factors.signature, student.structure)
     stays = remains(factors, student.structure)
     factors = factors.cut(stays.kept)
@@ -96,12 +100,19 @@ def student_tensors(student: Student, factors: Factors) -> dict[str, Tensor]:
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Return what distillation trains, and freeze the rest: dense tables of words, positions and segments.
 
-    A table's gradient is dense and its rows are rarely seen; compressed tables are trained, for they start off.
+    A table's gradient is dense and its rows are rarely seen; compressed tables, and the words of an LSTM student, are
+    trained, for they start off.
     """
-    frozen = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    tables = (m for m in model.modules() if isinstance(m, nn.Embedding) and not has_lstm(model))
+    frozen = {id(p) for m in tables for p in m.parameters()}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) not in frozen)
     return [p for p in model.parameters() if p.requires_grad]
+
+
+def has_lstm(model: nn.Module) -> bool:
+    """Whether ``model`` is an LSTM student."""
+    return isinstance(getattr(model, "model", None), modeling.LstmModel)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -119,6 +130,9 @@ def _check(student: Student, base: Mapping[str, Any], signature: Signature) -> N
     """Raise UserError for a student that this teacher cannot have."""
     if base.get("model_type") not in CONFIG_MAPPING:
         raise UserError(f"teacher: model type {base.get('model_type')!r} is not one that transformers itself has")
+    if student.lstm is not None:
+        check_lstm(student.lstm, signature)
+        return
     check_supported(signature, student.structure)
     for path, choice in student:
         signature.module(path)

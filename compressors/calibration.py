@@ -21,7 +21,7 @@ from spaces.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-FORMAT = "paredown-calibration-1"
+FORMAT = "paredown-calibration-2"
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from compressors.closed_forms import Target, low_rank, nearest_kronecker, refitted
+from compressors.closed_forms import Target, low_rank, refitted
 from compressors.factor_cache import FactorCache
+from compressors.kronecker_sums import nearest_kronecker, refined_kronecker
 from compressors.signature import signature_of, stored_tensors
 from spaces.plan import INITS
 from spaces.signature import Signature, read_signature
@@ -144,7 +145,8 @@ class Factors:
         weight = (weight.T if module.kind == "conv1d" else weight).contiguous()
         if self.calibration is None or self.init_of(init) == "svd":
             return Target(weight)
-        return self.calibration.target(path, weight, fisher=init == "fisher-whitened")
+        whole = self.calibration.target(path, weight, fisher=init != "whitened")
+        return replace(whole, columns=None, mean=None) if init == "fisher" else whole
 
     def _refitted(self, path: str, init: str, whole: Target, columns: Tensor) -> Tensor:
         key = f"{init} {path}"
@@ -158,14 +160,21 @@ class Factors:
         entry = self._low_rank(path, init)
         return entry["up"], entry["down"]
 
-    def kronecker(self, path: str, init: str, m1: int, n1: int) -> tuple[Tensor, Tensor]:
-        """Return all terms a (q, m1, n1) and b (q, m2, n2), float32: k terms are the first k."""
+    def kronecker(self, path: str, init: str, m1: int, n1: int, terms: int) -> tuple[Tensor, Tensor]:
+        """Return a (k, m1, n1) and b (k, m2, n2), float32: ``terms`` terms, or fewer where these are exact.
+
+        Of the plain start k terms are the first k of one decomposition; weighted ones are fitted for their number.
+        """
+        nearest = self._nearest_kronecker(path, init, m1, n1)
+        first = nearest["a"][:terms], nearest["b"][:terms]
+        if self.init_of(init) == "svd":
+            return first
 
         def compute() -> dict[str, Tensor]:
-            a, b, energies = nearest_kronecker(self.target(path, init), m1, n1)
-            return {"a": a.float(), "b": b.float(), "energies": energies}
+            a, b = refined_kronecker(self.target(path, init), *(factor.double() for factor in first))
+            return {"a": a.float(), "b": b.float()}
 
-        entry = self._cache_of(path).get(self._key(path, init, f"kronecker {m1} {n1}"), compute)
+        entry = self._cache_of(path).get(self._key(path, init, f"kronecker {m1} {n1} {terms}"), compute)
         return entry["a"], entry["b"]
 
     def curves(self, init: str = "fisher-whitened") -> dict[str, NDArray[np.float64]]:
@@ -191,6 +200,13 @@ class Factors:
         """Return where decompositions of a matrix are kept: on disk, but not those of every cut of every block."""
         module = self.signature.module(path)
         return self._own if path in self.kept and module.block is not None else self._cache
+
+    def _nearest_kronecker(self, path: str, init: str, m1: int, n1: int) -> dict[str, Tensor]:
+        def compute() -> dict[str, Tensor]:
+            a, b, energies = nearest_kronecker(self.target(path, init), m1, n1)
+            return {"a": a.float(), "b": b.float(), "energies": energies}
+
+        return self._cache_of(path).get(self._key(path, init, f"kronecker {m1} {n1}"), compute)
 
     def _key(self, path: str, init: str, what: str) -> str:
         """Return the content-addressed name of one decomposition: everything that it is computed from."""

@@ -1,4 +1,4 @@
-"""Compressed layers, and the models that hold them.
+"""Compressed layers, LSTM students, and the models that hold them.
 
 This file is copied verbatim into every exported model folder. It imports torch and transformers only, so that
 ``AutoModelFor...from_pretrained(folder, trust_remote_code=True)`` works where paredown is not installed.
@@ -11,6 +11,7 @@ know of each other: how W is stored (``LowRank``, ``Kronecker``, ...) and how it
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 from transformers.pytorch_utils import Conv1D
 
 BLOCK = 8
@@ -99,6 +101,7 @@ class Assembled(StoredWeight):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
+        self.patterns: dict[str, tuple[str, int]] = {}
         self._kept: tuple[Any, tuple[Tensor, ...]] | None = None
         self._indices: dict[str, tuple[Any, Tensor]] = {}
 
@@ -120,22 +123,29 @@ class Assembled(StoredWeight):
             self._kept = (state, self.assemble())
         return self._kept[1]
 
-    def add_mask(self, name: str, shape: Shape, *, pattern: str, kept: int = 0, n: int = 0, m: int = 0) -> None:
+    def add_mask(
+        self, name: str, shape: Shape, *, pattern: str, size: int = 0, kept: int = 0, n: int = 0, m: int = 0
+    ) -> None:
         """Register ``<name>values`` and ``<name>mask``; until real ones are loaded the first units are kept."""
-        blocks = pattern == "blocks"
-        units = shape[0] * shape[1] // (BLOCK**2 if blocks else 1)
+        unit = unit_shape(shape, pattern, size)
+        units = shape[0] * shape[1] // prod(unit)
         first = torch.arange(units) % m < n if pattern == "n:m" else torch.arange(units) < kept
         count = units * n // m if pattern == "n:m" else kept
-        self.register_parameter(f"{name}values", _parameter(count, BLOCK, BLOCK) if blocks else _parameter(count))
+        self.register_parameter(f"{name}values", _parameter(count, *unit))
         self.register_buffer(f"{name}mask", pack_bits(first))
+        self.patterns[name] = (pattern, size)
 
     def masked(self, name: str, shape: Shape) -> Tensor:
         """Return the dense matrix (``shape``) of one mask and its values, differentiable in the values."""
-        values, mask = getattr(self, f"{name}values"), getattr(self, f"{name}mask")
+        return scatter(getattr(self, f"{name}values"), self.kept_units(name), shape, *self.patterns[name])
+
+    def kept_units(self, name: str) -> Tensor:
+        """Return the numbers of the units that one mask keeps, rising."""
+        mask = getattr(self, f"{name}mask")
         if not torch.compiler.is_compiling() and self._indices.get(name, (None,))[0] != _state(mask):
             with torch.inference_mode(False):  # training may follow, and cannot save an inference tensor
                 self._indices[name] = (_state(mask), unpack_bits(mask).nonzero()[:, 0])
-        return scatter(values, self._indices[name][1], shape)
+        return self._indices[name][1]
 
     def train(self, mode: bool = True) -> Assembled:
         """Set the mode; a change forgets what was assembled."""
@@ -209,7 +219,9 @@ def kronecker_product(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 class Sparse(Assembled):
-    """W with only the kept weights stored; executed as the dense product."""
+    """W with only the kept weights stored; executed as the dense product, or as a thinner one of whole rows."""
+
+    values: nn.Parameter
 
     def __init__(self, shape: Shape, **numbers: Any) -> None:
         super().__init__(shape)
@@ -223,9 +235,90 @@ class Sparse(Assembled):
         """Return W."""
         return self.assembled()[0]
 
+    def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return W x + bias; outputs whose row was dropped are the bias."""
+        if self.patterns[""][0] != "rows":
+            return super().multiply(x, bias)
+        flat = x.reshape(-1, self.shape[1])
+        kept = F.linear(flat, self.values)
+        return _added([(self.kept_units(""), kept)], self.shape[0], bias).view(*x.shape[:-1], -1)
+
+
+class Block(Assembled):
+    """W of which every block has only its kept columns or rows; a dense product for each block.
+
+    ``columns`` of ``size`` weights: the outputs are cut into blocks, each reads the inputs that it kept. ``rows``: the
+    inputs are cut, and each block adds to the outputs that it kept.
+    """
+
+    values: nn.Parameter
+
+    def __init__(self, shape: Shape, *, pattern: str, size: int, kept: int) -> None:
+        super().__init__(shape)
+        self.add_mask("", self.shape, pattern=pattern, size=size, kept=kept)
+        self._places: tuple[Tensor, list[int], tuple[Tensor, ...]] | None = None
+
+    def assemble(self) -> tuple[Tensor, ...]:
+        """(W,)."""
+        return (self.masked("", self.shape),)
+
+    def dense(self) -> Tensor:
+        """Return W."""
+        return self.assembled()[0]
+
+    def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return W x + bias."""
+        pattern, size = self.patterns[""]
+        counts, places = self.places()
+        if len(counts) > 1 and _autocast(x.device.type) is not None:
+            return super().multiply(x, bias)  # bfloat16 products get a new kernel for every shape: 2.7 times slower
+        flat, values = x.reshape(-1, self.shape[1]), torch.split(self.values, counts)
+        if pattern == "columns":
+            biases = [None] * len(values) if bias is None else torch.split(bias, size)
+            y = torch.cat([_read(flat, *block) for block in zip(values, places, biases, strict=True)], dim=1)
+        else:
+            parts = map(F.linear, torch.split(flat, size, dim=1), values)
+            y = _added(list(zip(places, parts, strict=True)), self.shape[0], bias)
+        return y.view(*x.shape[:-1], -1)
+
+    def places(self) -> tuple[list[int], tuple[Tensor, ...]]:
+        """Return for every block how many units it keeps, and which columns or rows they are."""
+        index = self.kept_units("")
+        if self._places is None or self._places[0] is not index:
+            pattern, size = self.patterns[""]
+            m, n = self.shape
+            across, blocks = (n, m // size) if pattern == "columns" else (m, n // size)
+            with torch.inference_mode(False):
+                counts = torch.bincount(index // across, minlength=blocks).tolist()
+                self._places = (index, counts, torch.split(index % across, counts))
+        return self._places[1:]
+
+
+def _read(x: Tensor, values: Tensor, place: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the outputs (T, h) of one block: ``values`` (k, h) times the inputs (T, n) at ``place`` (k,).
+
+    Inputs come flat: taking columns out of more than two dimensions runs twice as slow.
+    """
+    if not len(place):  # one product of nothing, for runtimes that cannot multiply with no inputs at all
+        return F.linear(x[:, :1], x.new_zeros(values.shape[1], 1), bias)
+    inputs = x.index_select(1, place)
+    return inputs @ values if bias is None else torch.addmm(bias, inputs, values)
+
+
+def _added(parts: list[tuple[Tensor, Tensor]], outputs: int, bias: Tensor | None) -> Tensor:
+    """Return (T, outputs): the bias, and each part (T, k) added at the outputs of its index (k,)."""
+    like = parts[0][1]
+    y = like.new_zeros(1, outputs) if bias is None else bias.to(like.dtype)
+    y = y.repeat(like.shape[0], 1)  # not len(): an export would take it for a constant
+    for index, part in parts:
+        y.index_add_(1, index, part)
+    return y
+
 
 class LowRankSparse(Assembled):
-    """W = up down + S; added once into one matrix, which is multiplied."""
+    """W = up down + S; added once into one matrix, which is multiplied. An S of whole rows is multiplied apart."""
+
+    values: nn.Parameter
 
     def __init__(self, shape: Shape, *, rank: int, **numbers: Any) -> None:
         super().__init__(shape)
@@ -240,6 +333,14 @@ class LowRankSparse(Assembled):
     def dense(self) -> Tensor:
         """Return W."""
         return self.assembled()[0]
+
+    def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return W x + bias."""
+        if self.patterns[""][0] != "rows":
+            return super().multiply(x, bias)
+        flat = x.reshape(-1, self.shape[1])
+        y = F.linear(F.linear(flat, self.down), self.up, bias)
+        return y.index_add_(1, self.kept_units(""), F.linear(flat, self.values)).view(*x.shape[:-1], -1)
 
     def rows(self, ids: Tensor) -> Tensor:
         """In training only the rows that are asked for go through the factors: a table has many more."""
@@ -355,6 +456,10 @@ class PrunedLowRankLinear(AsLinear, PrunedLowRank):
     """y = up (down x) + bias with masked factors."""
 
 
+class BlockLinear(AsLinear, Block):
+    """y = W x + bias, block by block."""
+
+
 class LowRankEmbedding(AsEmbedding, LowRank):
     """A table of short rows and one matrix that widens them."""
 
@@ -375,12 +480,17 @@ class PrunedLowRankEmbedding(AsEmbedding, PrunedLowRank):
     """Low rank with masked factors."""
 
 
+class BlockEmbedding(AsEmbedding, Block):
+    """A table of which parts of rows are kept."""
+
+
 LAYERS: dict[str, tuple[type[AsLinear], type[AsEmbedding]]] = {
     "lowrank": (LowRankLinear, LowRankEmbedding),
     "kronecker": (KroneckerLinear, KroneckerEmbedding),
     "sparse": (SparseLinear, SparseEmbedding),
     "lowrank+sparse": (LowRankSparseLinear, LowRankSparseEmbedding),
     "pruned-lowrank": (PrunedLowRankLinear, PrunedLowRankEmbedding),
+    "block": (BlockLinear, BlockEmbedding),
 }
 """Layers by the method's name."""
 
@@ -409,13 +519,52 @@ def unpack_bits(packed: Tensor) -> Tensor:
     return (packed[:, None] >> torch.arange(8, dtype=torch.uint8, device=packed.device) & 1).flatten().bool()
 
 
-def scatter(values: Tensor, index: Tensor, shape: Shape) -> Tensor:
-    """Put ``values`` at the flat positions ``index`` of a zero matrix; values (k, 8, 8) go to blocks."""
+def unit_shape(shape: Shape, pattern: str, size: int = 0) -> tuple[int, ...]:
+    """Return the shape in which one unit of a pattern is stored: what a mask keeps or drops as a whole.
+
+    One weight for ``unstructured`` and ``n:m``; a square for ``blocks``; for ``rows`` ``size`` neighbours in a row and
+    for ``columns`` ``size`` neighbours in a column, with ``size`` = 0 the whole row or column.
+    """
+    if pattern == "blocks":
+        return (BLOCK, BLOCK)
+    if pattern == "rows":
+        return (size or shape[1],)
+    return (size or shape[0],) if pattern == "columns" else ()
+
+
+def to_units(matrix: Tensor, pattern: str, size: int = 0) -> Tensor:
+    """Return the units of a matrix (m, n) as (units, weights of one), in the order of the mask's bits.
+
+    Rows and columns are counted inside the blocks that the size cuts W into: all of the first block, then the next.
+    """
+    (m, n), unit = matrix.shape, prod(unit_shape((matrix.shape[0], matrix.shape[1]), pattern, size))
+    if pattern == "blocks":
+        return matrix.reshape(m // BLOCK, BLOCK, n // BLOCK, BLOCK).transpose(1, 2).reshape(-1, unit)
+    if pattern == "rows":
+        return matrix.reshape(m, n // unit, unit).transpose(0, 1).reshape(-1, unit)
+    if pattern == "columns":
+        return matrix.reshape(m // unit, unit, n).transpose(1, 2).reshape(-1, unit)
+    return matrix.reshape(-1, 1)
+
+
+def from_units(units: Tensor, shape: Shape, pattern: str, size: int = 0) -> Tensor:
+    """Inverse of ``to_units``: the matrix (m, n)."""
+    (m, n), unit = shape, prod(unit_shape(shape, pattern, size))
+    if pattern == "blocks":
+        return units.reshape(m // BLOCK, n // BLOCK, BLOCK, BLOCK).transpose(1, 2).reshape(shape)
+    if pattern == "rows":
+        return units.reshape(n // unit, m, unit).transpose(0, 1).reshape(shape)
+    if pattern == "columns":
+        return units.reshape(m // unit, n, unit).transpose(1, 2).reshape(shape)
+    return units.reshape(shape)
+
+
+def scatter(values: Tensor, index: Tensor, shape: Shape, pattern: str, size: int = 0) -> Tensor:
+    """Return the matrix (m, n) whose units at ``index`` are ``values``, and zero elsewhere."""
+    units = shape[0] * shape[1] // prod(values.shape[1:])
     if values.dim() == 1:
-        return values.new_zeros(shape[0] * shape[1]).scatter(0, index, values).view(shape)
-    rows, columns = shape[0] // BLOCK, shape[1] // BLOCK
-    blocks = values.new_zeros(rows * columns, BLOCK, BLOCK).index_put((index,), values)
-    return blocks.view(rows, columns, BLOCK, BLOCK).transpose(1, 2).reshape(shape)
+        return values.new_zeros(units).scatter(0, index, values).view(shape)
+    return from_units(values.new_zeros(units, *values.shape[1:]).index_put((index,), values), shape, pattern, size)
 
 
 def _parameter(*shape: int) -> nn.Parameter:
@@ -510,6 +659,84 @@ def _present(ties: Mapping[str, str], prefix: str, parameters: set[str]) -> dict
     return {t: s for t, s in ties.items() if f"{dot}{t}" in parameters and f"{dot}{s}" in parameters}
 
 
+class BiLstm(nn.Module):
+    """One bidirectional layer: two LSTMs, each fed the valid tokens in its own order, padding after them."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.forth = nn.LSTM(width, hidden, batch_first=True)
+        self.back = nn.LSTM(width, hidden, batch_first=True)
+
+    def forward(self, x: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
+        """Return (B, T, 2 hidden) for x (B, T, width); ``places`` as ``running_places`` gives them."""
+        both = zip((self.forth, self.back), places, strict=True)
+        return torch.cat([_run(lstm, x, at) for lstm, at in both], dim=-1)
+
+
+def running_places(valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Return at which step each token is read, forth and back, int64 (B, T): valid tokens first, then padding.
+
+    So neither direction meets padding before a token, on whichever side it stands, and none has to be packed.
+    """
+    number = valid.long().cumsum(1)
+    count = number[:, -1:]
+    padding = count + (~valid).long().cumsum(1) - 1
+    return torch.where(valid, number - 1, padding), torch.where(valid, count - number, padding)
+
+
+def _run(lstm: nn.LSTM, x: Tensor, places: Tensor) -> Tensor:
+    steps = places[..., None]
+    ordered = torch.zeros_like(x).scatter(1, steps.expand(-1, -1, lstm.input_size), x)
+    states: Tensor = lstm(ordered)[0]
+    return states.gather(1, steps.expand(-1, -1, lstm.hidden_size))
+
+
+class LstmModel(nn.Module):
+    """A bidirectional LSTM student: words, LSTM layers, a dense layer to the teacher's width with GELU, a head.
+
+    One answer a text reads the largest value of every unit over the valid tokens; ``per_token`` reads each token.
+    Outputs carry as their one hidden state the representation that is compared with a layer of the teacher
+    (XtremeDistil, section 3): (B, T, width), or (B, width) for one answer a text. Token types are not looked at.
+    """
+
+    def __init__(self, config: Any, *, per_token: bool, hidden: int, embedding: int, layers: int) -> None:
+        super().__init__()
+        width, self.per_token = int(config.hidden_size), per_token
+        self.embedding = nn.Embedding(int(config.vocab_size), embedding)
+        inputs = [embedding, *[2 * hidden] * (layers - 1)]
+        self.recurrent = nn.ModuleList(BiLstm(size, hidden) for size in inputs)
+        self.projection = nn.Linear(2 * hidden, width)
+        self.classifier = nn.Linear(width, int(config.num_labels))
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> Any:
+        """Return logits (B, C) or (B, T, C) for ids (B, T), or for word vectors (B, T, embedding) in their place."""
+        x = self.embedding(input_ids) if inputs_embeds is None else inputs_embeds
+        valid = torch.ones_like(x[..., 0], dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        places = running_places(valid)
+        for layer in self.recurrent:
+            x = layer(x, places)
+        if not self.per_token:
+            x = x.masked_fill(~valid[..., None], torch.finfo(x.dtype).min).amax(1)
+        state = F.gelu(self.projection(x))
+        made = TokenClassifierOutput if self.per_token else SequenceClassifierOutput
+        return made(logits=self.classifier(state), hidden_states=(state,))
+
+    def layers_top_down(self) -> list[nn.Module]:
+        """Return all layers from the head down to the words: the order in which they are unfrozen."""
+        return [self.classifier, self.projection, *reversed(self.recurrent), self.embedding]
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the word table."""
+        return self.embedding
+
+
 class ParedownConfig(PreTrainedConfig):
     """``base``: the teacher's config; ``student``: the plan's; ``shapes``: (m, n) of what a cut left smaller."""
 
@@ -540,7 +767,7 @@ class ParedownConfig(PreTrainedConfig):
 
 
 class ParedownPreTrainedModel(PreTrainedModel):
-    """A student: the base model with compressed layers, under ``self.model``."""
+    """A student: the base model with compressed layers, or an LSTM in its place, under ``self.model``."""
 
     config_class = ParedownConfig
     base_model_prefix = ""
@@ -551,9 +778,14 @@ class ParedownPreTrainedModel(PreTrainedModel):
     def __init__(self, config: ParedownConfig) -> None:
         requested = config._attn_implementation
         super().__init__(config)
-        rest = {} if requested is None else {"attn_implementation": requested}
-        base = self.builder.from_config(config.base_config(), **rest)
-        self.model = shape_model(base, config.student, config.shapes)
+        self.model: Any
+        if config.student.get("lstm"):
+            per_token = self.builder is AutoModelForTokenClassification
+            self.model = LstmModel(config.base_config(), per_token=per_token, **config.student["lstm"])
+        else:
+            rest = {} if requested is None else {"attn_implementation": requested}
+            base = self.builder.from_config(config.base_config(), **rest)
+            self.model = shape_model(base, config.student, config.shapes)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **rest: Any) -> Any:

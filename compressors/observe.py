@@ -32,13 +32,17 @@ class SecondMoment:
         }
 
     def add(self, x: Tensor) -> None:
-        """Add rows x (t, n). One batch is multiplied in float32 and added in float64."""
+        """Add rows x (t, n). One batch is multiplied in float32, also under autocast, and added in float64.
+
+        In bfloat16 the sum is no second moment: it has eigenvalues below zero.
+        """
         x = x.float()
         self.rows += len(x)
         self.total += x.sum(0, dtype=torch.float64).cpu()
-        for (i, j), tile in self._tiles.items():
-            (a, b), (c, d) = self._spans[i], self._spans[j]
-            tile += (x[:, a:b].T @ x[:, c:d]).cpu()
+        with torch.autocast(x.device.type, enabled=False):
+            for (i, j), tile in self._tiles.items():
+                (a, b), (c, d) = self._spans[i], self._spans[j]
+                tile += (x[:, a:b].T @ x[:, c:d]).cpu()
 
     def finish(self) -> tuple[Tensor, Tensor]:
         """Return E[x x^T] (n, n) and E[x] (n,), float32, and free the sums."""

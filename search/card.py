@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from search.backbone import HUB_ID, MINILM, resolve
 from search.kinds import KINDS
 from search.model_folder import ModelFacts, license_of
 from spaces.errors import UserError
+from spaces.plan import Student
 
 if TYPE_CHECKING:
     from search.teacher import Teacher
@@ -21,7 +22,7 @@ _BODY = """\
 # {title}
 
 A compressed student of {base}, made with [paredown](https://pypi.org/project/paredown/) for {kind}:
-{methods}. The weights file holds the factors themselves and takes {size:.2f} MB.
+{methods}. The weights file holds just these parameters and takes {size:.2f} MB.
 
 | | student | teacher |
 |---|---:|---:|
@@ -84,7 +85,7 @@ def _body(facts: ModelFacts, base: str, measured: Mapping[str, Any]) -> str:
         title=f"{base.rpartition('/')[2]}, compressed",
         base=base,
         kind=recipe.task["kind"],
-        methods=_methods([choice.method for _, choice in recipe.plan.student]),
+        methods=_methods(recipe.plan.student),
         size=achieved["size_mb"],
         table="\n".join(_table(recipe.task["metric"], achieved, measured)),
         how=_how(facts),
@@ -112,16 +113,24 @@ def _table(metric: str, achieved: Mapping[str, Any], teacher: Mapping[str, Any])
     return rows
 
 
-def _methods(names: Sequence[str]) -> str:
+def _methods(student: Student) -> str:
+    if student.lstm is not None:
+        layers = f"{student.lstm.layers} layer{'s' if student.lstm.layers > 1 else ''}"
+        return (
+            f"a bidirectional LSTM of {layers} with {student.lstm.hidden} units per direction, on words of width "
+            f"{student.lstm.embedding}"
+        )
+    names = [choice.method for _, choice in student]
     counts = {name: names.count(name) for name in dict.fromkeys(names)}
     return ", ".join(f"{count} matrices by {name}" for name, count in counts.items()) or "every matrix dense"
 
 
 def _how(facts: ModelFacts) -> str:
-    taught = facts.recipe.plan.distillation
+    student, taught = facts.recipe.plan.student, facts.recipe.plan.distillation
     steps = facts.achieved.get("steps")
+    start = "weights" if student.lstm is None else "word vectors"
     return (
-        f"Started from the teacher's weights ({facts.recipe.plan.student.init}) and distilled for {steps:,} steps "
+        f"Started from the teacher's {start} ({student.init}) and distilled for {steps:,} steps "
         f"({taught.objective}, learning rate {taught.learning_rate:g}, temperature {taught.temperature:g}).\n"
     )
 

@@ -21,6 +21,7 @@ from search.store import RunStore
 from search.trial import STATE_FILE, RungReport
 from spaces.cost import cost
 from spaces.errors import UserError
+from spaces.lstm_space import LstmSpace
 from spaces.objectives import Objective
 from spaces.plan import Plan
 from spaces.space import Space
@@ -44,7 +45,7 @@ class Conductor:
 
     store: RunStore
     journal: Journal
-    space: Space
+    space: Space | LstmSpace
     objectives: Sequence[Objective]
     sampler: optuna.samplers.BaseSampler
     stopper: FrontStopper

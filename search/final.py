@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from search.device import device_of
 from search.latency import Sitting
 from search.teacher import Progress, silent
-from search.trial import STATE_FILE, evaluate, fixed_columns, save, score_columns
+from search.trial import STATE_FILE, evaluate, fixed_columns, save, score_columns, teaching, worth
 from search.workspace import Workspace
 from spaces.cost import teacher_cost
-from spaces.objectives import METRICS
 from spaces.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def train_final(recipe: Recipe, workspace: Workspace, draft: Path, progress: Pro
     It learns from the training rows and the transfer text, is scored on ``validation`` at every rung, and the best
     weights are kept. ``draft`` also holds the state from which an interrupted training goes on.
     """
-    from compressors.apply import make_student, trainable_parameters
+    from compressors.apply import make_student
     from compressors.distill.finetune import KeepBest
     from compressors.distill.trainer import distil
 
@@ -37,22 +36,19 @@ def train_final(recipe: Recipe, workspace: Workspace, draft: Path, progress: Pro
     student: Any = make_student(plan.student, workspace.teacher.folder, rows.factors)
     columns = fixed_columns(plan, student, workspace.teacher, workspace.meter)
     student.to(device_of())
-    data = rows.distilled(plan.distillation)
-    budget = final_budget(data, workspace.config.final.num_train_epochs, workspace.budget.batch_size)
+    lessons = teaching(plan, student, workspace.teacher, rows)
+    budget = final_budget(lessons["data"], workspace.config.final.num_train_epochs, workspace.budget.batch_size)
     best = KeepBest(
-        lambda model: _worth(evaluate(model, rows)[0].value, workspace.spec.metric),
+        lambda model: worth(evaluate(model, rows)[0].value, workspace.spec.metric),
         patience=budget.max_steps,  # the rate decays at the end only, which is where most is gained
         checkpoint=state,
         resume=state.exists(),
     )
     trained = distil(
         student,
-        data,
-        rows.targets(plan.distillation, plan.student.structure.layers or workspace.teacher.signature.layers),
-        plan.distillation,
-        budget,
+        **lessons,
+        budget=budget,
         seed=workspace.config.search.seed,
-        parameters=trainable_parameters(student),
         on_rung=best,
         on_step=lambda done, total: progress("training the final student", done, total),
         start=state,
@@ -115,7 +111,3 @@ def exact_score(model: Any, rows: Encoded, workspace: Workspace) -> Any:
     from compressors.distill.evaluate import predict
 
     return workspace.spec.score(predict(model, rows, autocast=False), rows.labels)
-
-
-def _worth(value: float, metric: str) -> float:
-    return value if METRICS[metric] == "maximize" else -value

@@ -32,13 +32,13 @@ def _uniform_row(work: WorkSpec, share: float) -> dict[str, Any]:
     from search.device import device_of
     from search.sampling import PROPOSED_OBJECTIVES, nearest_distillation
     from search.trial import run_trial
-    from search.workspace import make_space
+    from search.workspace import matrix_space
     from spaces.plan import Plan
 
     workspace = workspace_of(work)
     # low rank whatever the methods of the space, nothing cut, and no limit on its size: it is drawn, never picked
     space = replace(
-        make_space(workspace.config, workspace.teacher.signature, workspace.curves),
+        matrix_space(workspace.config, workspace.teacher.signature, workspace.curves),
         methods=("lowrank",),
         max_bytes=None,
         structure=None,

@@ -17,6 +17,7 @@ from search.teacher import label_order
 from spaces.cost import Cost, cost, teacher_cost
 from spaces.curves import Curves
 from spaces.groups import find_groups, free_groups
+from spaces.lstm_space import LstmSpace
 from spaces.space import Space
 
 if TYPE_CHECKING:
@@ -31,14 +32,15 @@ STARTING_S = 30.0
 class Forecast:
     """What a search would be. Sizes in MB (10^6 bytes), times in seconds.
 
-    ``groups`` and ``excluded`` count groups by kind; ``constraints`` says of each whether it can be met;
-    ``teacher_s`` is the fine-tuning that is still to be done.
+    ``groups`` and ``excluded`` count groups by kind; ``lstm`` has the sizes of LSTM students, which have no groups;
+    ``constraints`` says of each whether it can be met; ``teacher_s`` is the fine-tuning that is still to be done.
     """
 
     teacher: str
     teacher_mb: float
     groups: dict[str, int]
     excluded: dict[str, int]
+    lstm: dict[str, tuple[int, ...]]
     smallest_mb: float
     largest_mb: float
     constraints: dict[str, str]
@@ -65,14 +67,22 @@ class Forecast:
         first = f" (with {duration(self.teacher_s)} for the teacher)" if self.teacher_s else ""
         return [
             ("teacher", f"{self.teacher}, {self.teacher_mb:.2f} MB"),
-            ("groups", f"{sum(self.groups.values())} to compress: {_counted(self.groups)}"),
-            ("left dense", _counted(self.excluded) or "none"),
+            *self._kind_rows(),
             ("smallest student", f"{self.smallest_mb:.2f} MB"),
             ("largest student", f"{self.largest_mb:.2f} MB"),
             *((f"constraint {name}", text) for name, text in self.constraints.items()),
             ("trials", f"{self.trials} x about {duration(self.trial_s)} ({how}), {self.concurrent} at a time"),
             ("time", f"at most about {duration(self.total_s)}{first}; weak trials stop early"),
             ("disk", f"up to about {self.disk_mb:,.0f} MB in run and cache"),
+        ]
+
+    def _kind_rows(self) -> list[tuple[str, str]]:
+        if self.lstm:
+            ends = {name: f"{s[0]} to {s[-1]}" if len(s) > 1 else f"{s[0]}" for name, s in self.lstm.items()}
+            return [("student", f"bidirectional LSTM: {', '.join(f'{name} {text}' for name, text in ends.items())}")]
+        return [
+            ("groups", f"{sum(self.groups.values())} to compress: {_counted(self.groups)}"),
+            ("left dense", _counted(self.excluded) or "none"),
         ]
 
 
@@ -93,16 +103,17 @@ def forecast(config: Config) -> Forecast:
     unbounded = make_space(config.model_copy(update={"constraints": {}}), teacher.signature, curves)
     check_limits(unbounded, config.constraints, config.latency.sequence_length)
     space = make_space(config, teacher.signature, curves)
-    smallest, largest = (_cost_at(space, end, config) for end in (0, 1))
+    smallest, largest = (_cost_at(space, share, config) for share in (0.0, 1.0))
     pace = rehearse(config, spec, data, teacher, space)
-    groups = find_groups(teacher.signature)
-    free = {group.name for group in free_groups(groups, config.space.exclude)}
+    groups = find_groups(teacher.signature) if isinstance(space, Space) else []
+    free = {group.name for group in free_groups(groups, config.space.exclude)} if groups else set()
     concurrent = concurrent_trials(config)
     return Forecast(
         teacher=f"{teacher.signature.architecture} from {_name(config)}",
         teacher_mb=teacher_cost(teacher.signature, sequence_length=1).size_mb,
         groups=dict(Counter(group.kind for group in groups if group.name in free)),
         excluded=dict(Counter(group.kind for group in groups if group.name not in free)),
+        lstm=space.offered if isinstance(space, LstmSpace) else {},
         smallest_mb=smallest.size_mb,
         largest_mb=largest.size_mb,
         constraints=_verdicts(config),
@@ -135,10 +146,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _cost_at(space: Space, end: int, config: Config) -> Cost:
-    """Return the cost of the smallest student (``end`` 0) or the largest (1)."""
-    values = {"budget": space.bounds[end], **space.cuts.values(*[float(end)] * len(space.cuts.free))}
-    return cost(space.student(values), space.signature, sequence_length=config.latency.sequence_length)
+def _cost_at(space: Space | LstmSpace, share: float, config: Config) -> Cost:
+    return cost(space.student_at(share), space.signature, sequence_length=config.latency.sequence_length)
 
 
 def _verdicts(config: Config) -> dict[str, str]:

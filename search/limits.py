@@ -10,6 +10,7 @@ from typing import Any
 from spaces import methods
 from spaces.cost import cost
 from spaces.errors import UserError
+from spaces.lstm_space import LstmSpace
 from spaces.methods import Knobs
 from spaces.methods.base import ladder
 from spaces.plan import DENSE, Choice, Structure, Student
@@ -23,7 +24,7 @@ CHECKED = ("params", "flops")
 """What is checked here: the space itself refuses a size, and the rest takes measuring."""
 
 
-def check_limits(space: Space, limits: Mapping[str, float], sequence_length: int) -> None:
+def check_limits(space: Space | LstmSpace, limits: Mapping[str, float], sequence_length: int) -> None:
     """Raise UserError for a limit below what any student of ``space`` has, naming the nearest that can be met."""
     for name in CHECKED:
         if name not in limits:
@@ -35,19 +36,25 @@ def check_limits(space: Space, limits: Mapping[str, float], sequence_length: int
             )
 
 
-def least_cost(space: Space, name: str, sequence_length: int) -> int:
+def least_cost(space: Space | LstmSpace, name: str, sequence_length: int) -> int:
     """Return the fewest ``params`` or ``flops`` when every matrix takes its leanest choice: no student has less."""
-    return min(_leanest(space, cuts, name, sequence_length) for cuts in (space.cuts.smallest, space.cuts.largest))
+    if isinstance(space, LstmSpace):
+        return _price(space.student_at(0.0), space, name, sequence_length)
+    ends = (space.cuts.smallest, space.cuts.largest)
+    return min(_price(_leanest(space, cuts, name), space, name, sequence_length) for cuts in ends)
 
 
-def _leanest(space: Space, structure: Structure, name: str, sequence_length: int) -> int:
+def _price(student: Student, space: Space | LstmSpace, name: str, sequence_length: int) -> int:
+    price = cost(student, space.signature, sequence_length=sequence_length)
+    return price.params if name == "params" else price.flops
+
+
+def _leanest(space: Space, structure: Structure, name: str) -> Student:
     leanest = {
         module.path: min(_choices(module, space), key=lambda choice: _weight(name, module, choice))
         for module, _ in space.codec_of(structure).places
     }
-    student = Student.of(space.signature.hash, leanest, structure=structure, stored_dtype=space.stored_dtype)
-    price = cost(student, space.signature, sequence_length=sequence_length)
-    return price.params if name == "params" else price.flops
+    return Student.of(space.signature.hash, leanest, structure=structure, stored_dtype=space.stored_dtype)
 
 
 def _choices(module: Module, space: Space) -> list[Choice]:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from spaces import methods
-from spaces.coordinates import MAX_TILT, offered_patterns
+from spaces.coordinates import MAX_TILT
 from spaces.domains import Choices, Domain, Fixed
+from spaces.lstm_space import LstmSpace
 from spaces.plan import Distillation, Plan
 from spaces.space import Space
 
@@ -17,14 +18,33 @@ MOVED = 0.3
 """How likely each unit's tilt, and each distillation setting, is to move; a method changes in one unit of one move."""
 TILT_STEP = 0.5
 BUDGET_STEP = 0.15
-"""Standard deviations of a tilt's move, and of the logarithm of the budget."""
+SIZE_STEP = 0.25
+"""Standard deviations of a tilt's move, and of the logarithms of the budget and of an LSTM's sizes."""
 
 
-def neighbour(space: Space, values: Mapping[str, Any], rng: np.random.Generator) -> Plan:
+def neighbour(space: Space | LstmSpace, values: Mapping[str, Any], rng: np.random.Generator) -> Plan:
     """Return a plan near the one at ``values``, coordinates of a trial with those of its distillation.
 
     A unit that a smaller cut brings back moves from where it would be without a tilt.
     """
+    moved = _other_sizes(space, values, rng) if isinstance(space, LstmSpace) else _other_shares(space, values, rng)
+    return Plan(space.student(moved), _distillation(space.distillation or {}, values, rng))
+
+
+def _other_sizes(space: LstmSpace, values: Mapping[str, Any], rng: np.random.Generator) -> dict[str, float]:
+    """Move hidden units and words on their log axes, and now and then the layers to another number."""
+    moved = {}
+    for name, sizes in space.offered.items():
+        now = float(values.get(f"lstm.{name}", sizes[0]))
+        if name != "layers":
+            now *= float(np.exp(rng.normal(0, SIZE_STEP)))
+        elif rng.random() < MOVED:
+            now = float(rng.choice(sizes))
+        moved[f"lstm.{name}"] = now
+    return moved
+
+
+def _other_shares(space: Space, values: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     moved = dict(values)
     low, high = space.bounds
     moved["budget"] = float(np.clip(values["budget"] * np.exp(rng.normal(0, BUDGET_STEP)), low, high))
@@ -38,7 +58,7 @@ def neighbour(space: Space, values: Mapping[str, Any], rng: np.random.Generator)
             moved[f"{unit}.tilt"] = float(np.clip(tilt, -MAX_TILT, MAX_TILT))
     if space.codec.method_units and rng.random() < MOVED:
         moved |= _other_method(space, rng)
-    return Plan(space.student(moved), _distillation(space.distillation or {}, values, rng))
+    return moved
 
 
 def _other_method(space: Space, rng: np.random.Generator) -> dict[str, Any]:
@@ -47,7 +67,8 @@ def _other_method(space: Space, rng: np.random.Generator) -> dict[str, Any]:
     name = str(rng.choice(list(space.methods)))
     values: dict[str, Any] = {f"{unit}.method": name}
     for ask in methods.get(name).asks:
-        values[f"{unit}.{ask}"] = str(rng.choice(offered_patterns())) if ask == "pattern" else float(rng.random())
+        names = methods.CATEGORIES.get(ask)
+        values[f"{unit}.{ask}"] = str(rng.choice(names)) if names else float(rng.random())
     return values
 
 

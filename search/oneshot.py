@@ -8,8 +8,8 @@ from search.config import Config
 from search.prepare import versions
 from search.progress import progress_bar
 from search.quiet import quiet
-from search.sampling import nearest_distillation
-from search.workspace import Workspace, open_workspace
+from search.sampling import LSTM_LEARNING_RATE, LSTM_OBJECTIVES, nearest_distillation
+from search.workspace import Workspace, make_space, open_workspace
 from spaces.allocate import Allocator
 from spaces.cost import cost
 from spaces.curves import Curves
@@ -30,12 +30,19 @@ def make_plan(
     Either ``keep`` (stored / dense weights of the encoder's groups) or ``size_mb`` (the whole file, in 10^6 bytes;
     there ``space.exclude`` says what stays dense) is the budget; it is met from below. Distillation takes the config's
     fixed values, and of ranges and choices what lies nearest to what does well at this budget. The teacher is made if
-    it is missing. Raises UserError when the budget is below what the method reaches.
+    it is missing. Where the config asks for an LSTM student the plan is the largest one within ``size_mb``, whatever
+    the method. Raises UserError when the budget is below what the method reaches.
     """
+    if config.space.student is not None and keep is not None:
+        raise UserError("--keep counts the teacher's matrices, of which an LSTM student keeps none; give --size-mb")
     quiet()
     with progress_bar() as progress:
         workspace = open_workspace(config, progress=progress)
-        curves = workspace.curves if allocator == "marginal" else Curves.flat(workspace.teacher.signature)
+        measured = allocator == "marginal" and config.space.student is None
+        curves = workspace.curves if measured else Curves.flat(workspace.teacher.signature)
+    made_by = {"command": "paredown plan", **({"keep": keep} if keep is not None else {"size_mb": size_mb})}
+    if config.space.student is not None:
+        return recipe_for(workspace, _lstm_plan(config, workspace, size_mb or 0), made_by)
     exclude = ENCODER_ONLY if keep is not None else config.space.exclude
     space = Space(
         workspace.teacher.signature,
@@ -46,8 +53,7 @@ def make_plan(
         stored_dtype=config.run.stored_dtype,
     )
     student = _kept(space, keep, allocator, init) if keep is not None else _sized(space, size_mb or 0, allocator, init)
-    asked = {"keep": keep} if keep is not None else {"size_mb": size_mb}
-    made_by = {"command": "paredown plan", **asked, "method": method, "allocator": allocator, "init": init}
+    made_by |= {"method": method, "allocator": allocator, "init": init}
     section = config.space.distillation
     domains = {name: getattr(section, name) for name in type(section).model_fields}
     distillation = nearest_distillation(domains, space.codec.stored(student) / space.codec.dense_bytes)
@@ -83,6 +89,18 @@ def recipe_for(workspace: Workspace, plan: Plan, made_by: dict[str, Any]) -> Rec
 def threads_of(config: Config) -> int:
     """Return the threads that a trial computes on."""
     return max(1, int(config.resources.cpu))
+
+
+def _lstm_plan(config: Config, workspace: Workspace, size_mb: float) -> Plan:
+    """Return the largest LSTM student of the config's sizes whose file takes at most ``size_mb``."""
+    limited = config.model_copy(update={"constraints": {**config.constraints, "size_mb": size_mb}})
+    try:
+        space = make_space(limited, workspace.teacher.signature, Curves.flat(workspace.teacher.signature))
+        student = space.student_at(1.0)
+    except UserError as error:
+        raise UserError(str(error).replace("constraints.size_mb:", "--size-mb")) from None
+    settings = nearest_distillation(space.distillation or {}, 1.0, LSTM_OBJECTIVES, learning_rate=LSTM_LEARNING_RATE)
+    return Plan(student, settings)
 
 
 def _kept(space: Space, keep: float, allocator: Allocator, init: str) -> Student:

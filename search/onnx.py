@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 import warnings
@@ -40,6 +41,55 @@ class _Logits(nn.Module):
         return logits
 
 
+class _OnnxLstm(nn.Module):
+    """An ``nn.LSTM`` of one layer and direction as the operator of ONNX; torch's own trace fixes the number of tokens.
+
+    ONNX stacks input, output, forget and cell gate where torch stacks input, forget, cell and output.
+    """
+
+    inputs: Tensor
+    recurrent: Tensor
+    biases: Tensor
+
+    def __init__(self, lstm: nn.LSTM) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size = lstm.input_size, lstm.hidden_size
+        parts = {name: _onnx_gates(weight)[None] for name, weight in lstm.named_parameters()}
+        self.register_buffer("inputs", parts["weight_ih_l0"])
+        self.register_buffer("recurrent", parts["weight_hh_l0"])
+        self.register_buffer("biases", torch.cat([parts["bias_ih_l0"], parts["bias_hh_l0"]], dim=1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """Return the states (B, T, hidden) for x (B, T, width)."""
+        batch, tokens, _ = x.shape
+        states = torch.onnx.ops.symbolic(
+            "LSTM",
+            (x.transpose(0, 1), self.inputs, self.recurrent, self.biases),
+            {"hidden_size": self.hidden_size},
+            dtype=x.dtype,
+            shape=(tokens, 1, batch, self.hidden_size),
+            version=OPSET,
+        )
+        return (states.squeeze(1).transpose(0, 1),)
+
+
+def _onnx_gates(stacked: Tensor) -> Tensor:
+    i, f, c, o = stacked.detach().chunk(4)
+    return torch.cat([i, o, f, c])
+
+
+def _traceable(model: nn.Module) -> nn.Module:
+    """Return ``model`` with ONNX's operator in the place of every LSTM; the model itself stays as it is."""
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.LSTM)]
+    if names:
+        model = copy.deepcopy(model)
+    for name in names:
+        lstm = model.get_submodule(name)
+        assert isinstance(lstm, nn.LSTM)
+        model.set_submodule(name, _OnnxLstm(lstm))
+    return model
+
+
 def need_onnx() -> None:
     """Raise UserError when one of the optional packages is missing, saying how to get them."""
     for name in OPTIONAL:
@@ -61,7 +111,7 @@ def export(model: Any, names: tuple[str, ...], file: Path) -> None:
     need_onnx()
     example = tuple(torch.from_numpy(array) for array in random_arrays(model, names, (2, 7)).values())
     dynamic = tuple({0: torch.export.Dim(BATCH), 1: torch.export.Dim(TOKENS)} for _ in names)
-    wrapped = _Logits(model.to("cpu").eval(), names).eval()
+    wrapped = _Logits(_traceable(model.to("cpu").eval()), names).eval()
     partial = file.with_name(f".{file.name}.partial")
     with _silent(), torch.no_grad():
         wrapped(*example)  # layers that are put together from masks keep the result for the export

@@ -10,10 +10,11 @@ from typing import Any
 import optuna
 
 from search.trial import RungReport
+from spaces.lstm_space import LstmSpace
 from spaces.plan import Plan
 from spaces.space import Space
 
-Propose = Callable[[Space, int, Sequence[Mapping[str, Any]]], Plan | None]
+Propose = Callable[[Space | LstmSpace, int, Sequence[Mapping[str, Any]]], Plan | None]
 """Gets the space, the next trial's number and the front's coordinates; returns a plan, or None for the sampler."""
 
 

@@ -12,7 +12,7 @@ import torch
 from compressors.apply import blank_student, read_config, trainable_parameters
 from compressors.distill.batches import Encoded
 from compressors.distill.machine import torch_threads
-from compressors.distill.objective import needed
+from compressors.distill.objective import needed_for
 from compressors.distill.trainer import Budget, Rung, distil
 from compressors.signature import config_dict, signature_of
 from search.backbone import resolve
@@ -21,8 +21,9 @@ from search.paths import cache_folder
 from search.teacher import CALIBRATION_BATCH, CALIBRATION_ROWS, finetuned_folder, make_teacher
 from search.trial_data import TARGET_BYTES
 from spaces.cost import cost, teacher_cost
-from spaces.domains import Choices
+from spaces.domains import Choices, Domain
 from spaces.errors import UserError
+from spaces.lstm_space import LstmSpace
 from spaces.plan import Distillation, Student
 from spaces.signature import Signature
 from spaces.space import Space
@@ -82,14 +83,15 @@ def expected_teacher(config: Config, spec: TaskSpec, data: TaskData) -> Expected
     )
 
 
-def rehearse(config: Config, spec: TaskSpec, data: TaskData, teacher: ExpectedTeacher, space: Space) -> Pace:
+def rehearse(
+    config: Config, spec: TaskSpec, data: TaskData, teacher: ExpectedTeacher, space: Space | LstmSpace
+) -> Pace:
     """Return the pace of a search, from two training steps of a student in the middle of the space where that is fast.
 
     Two steps of a student with random weights take as long as those of a real one.
     """
     rows = _tokenised(config, spec, data, teacher.source)
-    low, high = space.bounds
-    student = space.student({"budget": (low * high) ** 0.5})
+    student = space.student_at(0.5)
     tokens = max(1, round(float(rows.lengths.mean())))
     batch = config.fidelity.per_device_train_batch_size
     flops = cost(student, teacher.signature, sequence_length=tokens).flops
@@ -183,12 +185,29 @@ def _teacher_steps(config: Config, data: TaskData) -> float:
     return config.teacher.finetune.num_train_epochs * -(-len(data.train) // 32) + calibration
 
 
+def _values(domain: Domain) -> tuple[object, ...]:
+    """Return the words that a domain of words may take."""
+    return domain.values if isinstance(domain, Choices) else (domain.to_value(),)
+
+
 def _target_bytes(config: Config, data: TaskData, signature: Signature, spec: TaskSpec, tokens: int) -> int:
     """Return the bytes of the teacher's cached outputs for every objective that may be chosen."""
-    domain = config.space.distillation.objective
-    objectives = domain.values if isinstance(domain, Choices) else (domain.to_value(),)
-    names = {name for o in objectives for name in needed(str(o), signature.layers, signature.layers)}
+    section = config.space.distillation
+    taught = [
+        Distillation(str(objective), schedule=str(schedule), layer_map=str(layer_map))
+        for objective in _values(section.objective)
+        for schedule in _values(section.schedule)
+        for layer_map in _values(section.layer_map)
+    ]
+    level = "token" if spec.kind.name == "token-classification" else "sequence"
+    blocks = signature.layers if config.space.student is None else 0
+    names = {name for settings in taught for name in needed_for(settings, blocks, signature.layers, level)}
     rows = len(data.train) + (len(data.transfer) if data.transfer is not None else 0)
-    level = tokens if spec.kind.name == "token-classification" else 1
-    logits, inner = spec.num_labels * level * 4, signature.hidden_size * tokens * 2
-    return min(rows * sum(logits if name == "logits" else inner for name in names), TARGET_BYTES)
+    a_token = {"logits": spec.num_labels * 4}
+    total = sum(
+        rows
+        * (1 if level == "sequence" and name.startswith(("logits", "pooled")) else tokens)
+        * a_token.get(name, signature.hidden_size * 2)
+        for name in names
+    )
+    return min(total, TARGET_BYTES)

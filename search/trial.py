@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spaces.cost import cost
+from spaces.objectives import METRICS
 from spaces.plan import Plan
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def run_trial(
     ``device`` is what it trains on; the meter has its own. ``start`` is the state file of an earlier attempt. Raises
     ``NonFiniteLoss`` and whatever the machine raises: the caller turns that into a FAIL with its reason.
     """
-    from compressors.apply import make_student, trainable_parameters
+    from compressors.apply import make_student
     from compressors.distill.trainer import Rung, distil
 
     began = time.perf_counter()
@@ -89,15 +90,11 @@ def run_trial(
     folder.mkdir(parents=True, exist_ok=True)
     if start is None or not start.exists():
         look(student, 0, 0, None)
-    layers = plan.student.structure.layers or teacher.signature.layers
     trained = distil(
         student,
-        data.distilled(plan.distillation),
-        data.targets(plan.distillation, layers),
-        plan.distillation,
-        budget,
+        **teaching(plan, student, teacher, data),
+        budget=budget,
         seed=seed,
-        parameters=trainable_parameters(student),
         on_rung=on_rung,
         start=start,
         checkpoint=folder / STATE_FILE,
@@ -107,6 +104,31 @@ def run_trial(
         return Outcome("STOPPED", columns, trained.reason)
     columns["size_mb"] = save(student, folder / "model", teacher) / 1e6
     return Outcome("COMPLETE", columns)
+
+
+def teaching(plan: Plan, student: Any, teacher: Teacher, data: TrialData) -> dict[str, Any]:
+    """Return what ``distil`` needs of a plan and its data: rows, teacher outputs, forms, and validation for stages."""
+    from compressors.apply import trainable_parameters
+    from compressors.forms import open_forms
+
+    settings = plan.distillation
+    values: dict[str, Any] = {
+        "data": data.distilled(settings),
+        "targets": data.targets(settings, plan.student.blocks(teacher.signature.layers)),
+        "settings": settings,
+        "parameters": trainable_parameters(student),
+    }
+    if settings.shrinks:
+        values["forms"] = open_forms(student, plan.student, teacher.factors(data.train))
+    if settings.schedule == "stages":
+        values["labelled"] = data.train
+        values["score"] = lambda model: worth(evaluate(model, data)[0].value, data.spec.metric)
+    return values
+
+
+def worth(value: float, metric: str) -> float:
+    """Return the metric's value, negated where less is better."""
+    return value if METRICS[metric] == "maximize" else -value
 
 
 def fixed_columns(plan: Plan, student: Any, teacher: Teacher, meter: Meter) -> dict[str, Any]:

@@ -71,19 +71,25 @@ class TrialData:
         return replace(self.train, input_ids=self.train.input_ids + more.input_ids, token_type_ids=types, labels=None)
 
     def distilled(self, settings: Distillation) -> Encoded:
-        """Return the rows that a student learns from: with transfer text where no label is asked for."""
-        labels = settings.label_weight > 0 or settings.objective == "labels"
+        """Return the rows that a student learns from: with transfer text where no label is asked for.
+
+        In stages labels are asked for in the last one, which has its own rows.
+        """
+        labels = settings.schedule == "joint" and (settings.label_weight > 0 or settings.objective == "labels")
         return self.train if labels or self.transfer is None else self.transfer
 
     def targets(self, settings: Distillation, layers: int) -> Targets | None:
-        """Return the teacher's outputs for ``settings``, computed once per teacher and data; None for labels alone."""
-        from compressors.distill.objective import needed
+        """Return the teacher's outputs for ``settings``, computed once per teacher and data; None for labels alone.
+
+        ``layers`` are the student's blocks.
+        """
+        from compressors.distill.objective import needed_for
         from compressors.distill.targets import prepare_targets
 
-        names = needed(settings.objective, layers, self.teacher.signature.layers)
+        rows = self.distilled(settings)
+        names = needed_for(settings, layers, self.teacher.signature.layers, rows.level)
         if not names:
             return None
-        rows = self.distilled(settings)
         folder = self.teacher.cache / "targets" / self.teacher.hash / rows.hash
         return prepare_targets(
             rows,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from search.trial_data import TrialData
 from spaces.curves import Curves
 from spaces.cuts import PARTS
 from spaces.domains import Domain
+from spaces.lstm_space import GRIDS, LstmSpace
+from spaces.signature import Signature
 from spaces.space import Space
 
 if TYPE_CHECKING:
@@ -105,23 +107,45 @@ def open_workspace(
     return Workspace(config, data, spec, teacher, quiet_ms)
 
 
-def make_space(config: Config, signature: Any, curves: Curves) -> Space:
+def make_space(config: Config, signature: Signature, curves: Curves) -> Space | LstmSpace:
     """Return the space that a config describes, for a teacher with this signature."""
+    sizes = config.space.student
+    if sizes is None:
+        return matrix_space(config, signature, curves)
+    return LstmSpace(
+        signature,
+        {name: getattr(sizes, name) for name in GRIDS},
+        distillation=_domains(config),
+        stored_dtype=config.run.stored_dtype,
+        max_bytes=_max_bytes(config),
+    )
+
+
+def matrix_space(config: Config, signature: Signature, curves: Curves) -> Space:
+    """Return the space of students that keep the teacher's matrices, whatever kind of student is searched."""
     space = config.space
-    domains = {name: getattr(space.distillation, name) for name in type(space.distillation).model_fields}
-    limit = config.constraints.get("size_mb")
     return Space(
         signature,
         curves,
         space.methods,
         granularity=space.granularity,
         exclude=space.exclude,
-        distillation=domains,
+        distillation=_domains(config) if space.student is None else None,
         stored_dtype=config.run.stored_dtype,
-        max_bytes=limit * 1e6 if limit is not None else None,
+        max_bytes=_max_bytes(config),
         structure=domains_of(config),
         words=curves.words if space.structure.vocabulary == "used" else None,
     )
+
+
+def _domains(config: Config) -> dict[str, Domain]:
+    section = config.space.distillation
+    return {name: getattr(section, name) for name in type(section).model_fields}
+
+
+def _max_bytes(config: Config) -> float | None:
+    limit = config.constraints.get("size_mb")
+    return limit * 1e6 if limit is not None else None
 
 
 def domains_of(config: Config) -> dict[str, Domain]:

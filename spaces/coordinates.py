@@ -17,7 +17,6 @@ from spaces.groups import Granularity, Group, units_of
 from spaces.inverse import encode
 from spaces.methods import Knobs
 from spaces.methods.base import stored_bytes
-from spaces.methods.sparse import PATTERNS
 from spaces.plan import DENSE, Choice, Student
 from spaces.signature import Module
 
@@ -27,7 +26,7 @@ DEFAULT_KNOBS = Knobs()
 Values = Mapping[str, Any]
 """Coordinates by name: ``budget``, ``<unit>.method``, ``<unit>.tilt`` and what the method asks."""
 
-__all__ = ["MAX_TILT", "Codec", "Values", "offered_patterns"]
+__all__ = ["MAX_TILT", "Codec", "Values"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,8 +180,3 @@ class Codec:
 def _chooser(units: Sequence[str]) -> str:
     """Return the unit that chooses the method; empty where none does."""
     return units[0] if units else ""
-
-
-def offered_patterns() -> tuple[str, ...]:
-    """Return the categories of ``<unit>.pattern``."""
-    return PATTERNS

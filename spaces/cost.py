@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spaces import methods
+from spaces.lstm import lstm_multiply_adds, lstm_tensors
 from spaces.methods.base import stored_bytes
 from spaces.plan import Plan, Student
 from spaces.signature import Module, Signature
@@ -38,8 +39,10 @@ class Cost:
 
 def file_tensors(student: Student, signature: Signature) -> list[TensorSpec]:
     """Return exactly the tensors that the student's ``model.safetensors`` holds; saving follows this list."""
-    signature = cut(signature, student.structure)
     dtype = FLOAT_DTYPES[student.stored_dtype]
+    if student.lstm is not None:
+        return lstm_tensors(student.lstm, signature, dtype, PREFIX)
+    signature = cut(signature, student.structure)
     weights = {m.weight: m for m in signature.modules}
     tensors = []
     for tensor in signature.tensors:
@@ -70,10 +73,13 @@ def cost(plan: Plan | Student, signature: Signature, *, sequence_length: int) ->
     """Return the exact cost of a plan without building anything; one input of ``sequence_length`` tokens."""
     student = plan.student if isinstance(plan, Plan) else plan
     tensors = file_tensors(student, signature)
+    params = sum(t.numel for t in tensors if t.is_float)
+    if student.lstm is not None:
+        flops = 2 * lstm_multiply_adds(student.lstm, signature, sequence_length)
+        return Cost(params, file_bytes(tensors), flops, flops)
     signature = cut(signature, student.structure)
     linear = 2 * sum(_multiply_adds(m, student, signature, sequence_length) for m in signature.modules)
     attention = 4 * sequence_length**2 * sum(_attention_widths(signature))
-    params = sum(t.numel for t in tensors if t.is_float)
     return Cost(params, file_bytes(tensors), linear + attention, linear)
 
 

@@ -70,12 +70,18 @@ Domain: TypeAlias = Fixed | Range | Choices
 
 
 def parse(
-    value: object, *, minimum: float = -math.inf, maximum: float = math.inf, allowed: Sequence[str] | None = None
+    value: object,
+    *,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    whole: bool = False,
+    allowed: Sequence[str | bool] | None = None,
 ) -> Domain:
     """Return the domain that the user wrote as ``value``.
 
     With ``allowed``, values are words from that list; otherwise they are numbers within ``minimum`` and ``maximum``,
-    both included. Raises UserError with a sentence that repeats what was written and says what is allowed.
+    both included, and with ``whole`` without a fraction. Raises UserError with a sentence that repeats what was written
+    and says what is allowed.
     """
     domain = _read(value)
     for item in _members(domain):
@@ -83,8 +89,10 @@ def parse(
             _check_word(item, allowed)
         else:
             _check_number(item, minimum, maximum)
+        if whole and item != int(item):
+            raise UserError(f"{item} is not a whole number")
     if allowed is not None and isinstance(domain, Range):
-        raise UserError(f"{value!r} is a range; allowed: {', '.join(allowed)} or {{choices: [...]}} of them")
+        raise UserError(f"{value!r} is a range; allowed: {_said(allowed)} or {{choices: [...]}} of them")
     return domain
 
 
@@ -151,10 +159,16 @@ def _check_number(value: object, minimum: float, maximum: float) -> None:
         raise UserError(f"{number} is outside what is allowed: {_interval(minimum, maximum)}")
 
 
-def _check_word(value: object, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        hint = did_you_mean(str(value), list(allowed))
-        raise UserError(f"{value!r} is not known{hint}; allowed: {', '.join(allowed)}")
+def _check_word(value: object, allowed: Sequence[str | bool]) -> None:
+    # 1 == True, but only one of them is a flag
+    if not any(type(value) is type(word) and value == word for word in allowed):
+        hint = did_you_mean(str(value), [word for word in allowed if isinstance(word, str)])
+        raise UserError(f"{value!r} is not known{hint}; allowed: {_said(allowed)}")
+
+
+def _said(words: Sequence[str | bool]) -> str:
+    """Return words as YAML writes them."""
+    return ", ".join(str(word).lower() if isinstance(word, bool) else word for word in words)
 
 
 def _interval(minimum: float, maximum: float) -> str:

@@ -6,18 +6,29 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from spaces.canonical import canonical_json, short_hash, significant
+from spaces.canonical import canonical_json, short_hash
+from spaces.distillation import ATTENTION_OBJECTIVES, OBJECTIVES, Distillation
 from spaces.errors import UserError, did_you_mean
+from spaces.lstm import Lstm
 
-INITS = ("svd", "whitened", "fisher-whitened")
-"""Closed forms a student can start from: weights alone, input second moments, both sides weighted."""
+__all__ = [
+    "ATTENTION_OBJECTIVES",
+    "DENSE",
+    "INITS",
+    "OBJECTIVES",
+    "Choice",
+    "Distillation",
+    "Plan",
+    "Structure",
+    "Student",
+]
 
-OBJECTIVES = ("labels", "logits", "logits+hidden", "logits+hidden+attention", "relations")
-"""What a student is taught to match."""
+INITS = ("svd", "fisher", "whitened", "fisher-whitened")
+"""Closed forms a student can start from: weights alone, outputs weighed by their gradients (FWSVD), inputs by their
+second moments, both."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +113,8 @@ class Student:
     """The structural part of a plan: enough to build the module without the teacher.
 
     ``choices`` maps module paths to choices, sorted by path; a matrix that is not named stays dense.
-    ``stored_dtype`` is float32, float16 or bfloat16, as the weights file holds the parameters.
+    ``stored_dtype`` is float32, float16 or bfloat16, as the weights file holds the parameters. With ``lstm`` the
+    student is no transformer: it has neither choices nor structure, and ``init`` says how its word table starts.
     """
 
     signature: str
@@ -110,6 +122,12 @@ class Student:
     init: str = "fisher-whitened"
     structure: Structure = field(default_factory=Structure)
     stored_dtype: str = "float32"
+    lstm: Lstm | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an LSTM student that keeps parts of its teacher."""
+        if self.lstm is not None and (self.choices or self.structure != Structure()):
+            raise UserError("plan: student.lstm goes with no choices and no structure: nothing of the teacher is kept")
 
     @classmethod
     def of(cls, signature: str, choices: Mapping[str, Choice], **rest: Any) -> Student:
@@ -135,14 +153,19 @@ class Student:
         """Key of cost, latency and factor caches."""
         return short_hash(self.as_dict())
 
+    def blocks(self, teacher_layers: int) -> int:
+        """Return how many of its teacher's blocks the student has; an LSTM student has none."""
+        return 0 if self.lstm is not None else self.structure.layers or teacher_layers
+
     def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
+        """Return plain JSON types; ``lstm`` only where there is one, as in older plans."""
         return {
             "signature": self.signature,
             "init": self.init,
             "structure": self.structure.as_dict(),
             "stored_dtype": self.stored_dtype,
             "choices": {path: choice.as_dict() for path, choice in self.choices},
+            **({"lstm": self.lstm.as_dict()} if self.lstm is not None else {}),
         }
 
     @classmethod
@@ -159,57 +182,9 @@ class Student:
             raise UserError(f"plan: student.choices is {given!r}; expected a choice for each path")
         choices = {path: Choice.from_dict(choice) for path, choice in given.items()}
         structure = Structure.from_dict(value.get("structure", {}))
-        return cls.of(str(value.get("signature", "")), choices, init=init, structure=structure, stored_dtype=dtype)
-
-
-FIRST = ("objective", "learning_rate", "temperature", "label_weight", "intermediate_weight")
-"""Fields that every plan names."""
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """How the student is taught; numbers are kept to 3 significant digits.
-
-    ``label_weight`` in [0, 1] is the share of the hard-label loss; ``intermediate_weight`` multiplies hidden,
-    attention and relation losses; ``temperature`` softens both distributions (the loss carries its square).
-    """
-
-    objective: str = "logits"
-    learning_rate: float = 2e-4
-    temperature: float = 2.0
-    label_weight: float = 0.0
-    intermediate_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Round the numbers and refuse what cannot be trained."""
-        for f in fields(self):
-            if f.name != "objective":
-                object.__setattr__(self, f.name, significant(_number(getattr(self, f.name), f.name)))
-        if self.objective not in OBJECTIVES:
-            close = did_you_mean(str(self.objective), list(OBJECTIVES))
-            raise UserError(f"plan: distillation.objective is {self.objective!r}{close}; allowed: {OBJECTIVES}")
-        if self.learning_rate <= 0 or self.temperature <= 0:
-            raise UserError(f"plan: distillation.learning_rate and temperature must be above 0, not {self}")
-        if not 0 <= self.label_weight <= 1 or self.intermediate_weight < 0:
-            raise UserError(f"plan: distillation.label_weight must lie in [0, 1], not {self.label_weight}")
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON types; of ``OPTIONAL`` fields only what differs from the default, as in older plans."""
-        return {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if f.name not in OPTIONAL or getattr(self, f.name) != f.default
-        }
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Distillation:
-        """Make one from plain JSON types; raises UserError for unknown keys."""
-        _only(value, [f.name for f in fields(cls)], "plan: distillation")
-        return cls(**value)
-
-
-OPTIONAL: frozenset[str] = frozenset({f.name for f in fields(Distillation)} - set(FIRST))
-"""Fields that plans leave out at their default, so that a new one changes no hash."""
+        lstm = Lstm.from_dict(value["lstm"]) if value.get("lstm") is not None else None
+        rest = {"init": init, "structure": structure, "stored_dtype": dtype, "lstm": lstm}
+        return cls.of(str(value.get("signature", "")), choices, **rest)
 
 
 @dataclass(frozen=True)
@@ -218,6 +193,15 @@ class Plan:
 
     student: Student
     distillation: Distillation = field(default_factory=Distillation)
+
+    def __post_init__(self) -> None:
+        """Refuse an objective that the student cannot be taught by."""
+        if self.student.lstm is not None and self.distillation.objective in ATTENTION_OBJECTIVES:
+            allowed = [name for name in OBJECTIVES if name not in ATTENTION_OBJECTIVES]
+            raise UserError(
+                f"plan: distillation.objective is {self.distillation.objective!r}, but an LSTM student has no "
+                f"attention; allowed: {', '.join(allowed)}"
+            )
 
     @cached_property
     def hash(self) -> str:
@@ -266,9 +250,3 @@ def _only(value: Mapping[str, Any], allowed: list[str], where: str) -> None:
     for key in value:
         if key not in allowed:
             raise UserError(f"{where}: unknown key {key!r}{did_you_mean(str(key), allowed)}; allowed: {allowed}")
-
-
-def _number(value: object, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise UserError(f"plan: distillation.{name} is {value!r}; expected a number")
-    return float(value)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from spaces import methods
 from spaces.allocate import Allocator
-from spaces.coordinates import MAX_TILT, Codec, Values, offered_patterns
+from spaces.coordinates import MAX_TILT, Codec, Values
 from spaces.cost import PREFIX, file_tensors
 from spaces.curves import Curves
 from spaces.cuts import Cuts
-from spaces.domains import Choices, Domain, Fixed, Range
+from spaces.domains import Domain
 from spaces.errors import UserError
 from spaces.groups import Granularity, find_groups, free_groups
 from spaces.methods.base import Knobs, ladder
 from spaces.plan import Distillation, Plan, Structure, Student
+from spaces.settings import ask_distillation, distillation_values, suggest
 from spaces.signature import Signature
 from spaces.structure import cut
 from spaces.tensors import BYTES, FLOAT_DTYPES, file_bytes
@@ -159,7 +160,7 @@ class Space:
         same so that Optuna learns from them; where it says nothing on distillation, that is sampled.
         """
         values = self._ask(trial)
-        distillation = self._ask_distillation(trial)
+        distillation = ask_distillation(trial, self._domains)
         attached = trial.user_attrs.get("plan")
         if attached is None:
             return Plan(self.student(values), distillation)
@@ -193,6 +194,13 @@ class Space:
             structure = self.cuts.decode(values, step / DEPTHS)
         return structure
 
+    def student_at(self, share: float) -> Student:
+        """Return the student at ``share`` (0 to 1) of the way from the smallest to the largest, on a log axis."""
+        low, high = self.bounds
+        return self.student(
+            {"budget": low ** (1 - share) * high**share, **self.cuts.values(*[share] * len(self.cuts.free))}
+        )
+
     def encode(self, plan: Plan) -> dict[str, Any]:
         """Return the coordinates of a plan, distillation included where it is searched.
 
@@ -210,13 +218,7 @@ class Space:
                 values[name] = min(max(value, -MAX_TILT), MAX_TILT)
             elif name.endswith(".split"):
                 values[name] = min(max(value, SPLITS[0]), SPLITS[1])
-        taught = asdict(plan.distillation)
-        for key, domain in self._domains.items():
-            if isinstance(domain, Range):
-                values[f"distillation.{key}"] = min(max(taught[key], domain.low), domain.high)
-            elif isinstance(domain, Choices) and taught[key] in domain.values:
-                values[f"distillation.{key}"] = taught[key]
-        return values
+        return values | distillation_values(plan.distillation, self._domains)
 
     @cached_property
     def _domains(self) -> Mapping[str, Domain]:
@@ -227,7 +229,7 @@ class Space:
         values: dict[str, Any] = {"budget": trial.suggest_float("budget", low, high, log=True)}
         for part in self.cuts.free:
             name, domain = f"structure.{part}", self.cuts.domains[part]
-            values[name] = _suggest(trial, name, domain)
+            values[name] = suggest(trial, name, domain)
         codec = self.codec_of(self.structure_at(values))
         for unit in codec.method_units:
             name = f"{unit}.method"
@@ -241,23 +243,8 @@ class Space:
         values: dict[str, Any] = {}
         for ask in methods.get(method).asks:
             name = f"{unit}.{ask}"
-            if ask == "pattern":
-                values[name] = trial.suggest_categorical(name, offered_patterns())
+            if ask in methods.CATEGORIES:
+                values[name] = trial.suggest_categorical(name, methods.CATEGORIES[ask])
             else:
                 values[name] = trial.suggest_float(name, *(SPLITS if ask == "split" else (0.0, 1.0)))
         return values
-
-    def _ask_distillation(self, trial: optuna.trial.BaseTrial) -> Distillation:
-        values: dict[str, Any] = {}
-        for key, domain in self._domains.items():
-            values[key] = _suggest(trial, f"distillation.{key}", domain)
-        return replace(Distillation(), **values)
-
-
-def _suggest(trial: optuna.trial.BaseTrial, name: str, domain: Domain) -> Any:
-    """Ask ``trial`` for a value of ``domain``; a fixed one is not asked for."""
-    if isinstance(domain, Fixed):
-        return domain.value
-    if isinstance(domain, Choices):
-        return trial.suggest_categorical(name, domain.values)
-    return trial.suggest_float(name, domain.low, domain.high, log=domain.log)

@@ -59,16 +59,22 @@ def taught(plans: Sequence[Plan]) -> list[tuple[str, str]]:
     """Return (setting, words) for every distillation setting: medians with their range, commonest words with counts."""
     said = []
     settings = [asdict(plan.distillation) for plan in plans]
-    for name in settings[0] if settings else ():
+    for name in shown_settings(plans):
         values = [s[name] for s in settings]
-        if isinstance(values[0], str):
-            word, times = Counter(values).most_common(1)[0]
+        if isinstance(values[0], str | bool):
+            word, times = Counter(map(str, values)).most_common(1)[0]
             said.append((name, f"{word} in {times} of {len(values)}"))
         elif min(values) == max(values):
             said.append((name, f"{values[0]:g} in all"))
         else:
             said.append((name, f"{median(values):.3g} (from {min(values):g} to {max(values):g})"))
     return [(name.replace("_", " "), text) for name, text in said]
+
+
+def shown_settings(plans: Sequence[Plan]) -> list[str]:
+    """Return the distillation settings that one of ``plans`` names: what is nowhere in use is not shown."""
+    named = {name for plan in plans for name in plan.distillation.as_dict()}
+    return [name for plan in plans[:1] for name in asdict(plan.distillation) if name in named]
 
 
 def sentences(rows: Sequence[KindRow], plans: int) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -12,6 +11,7 @@ import pandas as pd
 from analysis import words
 from analysis.figures.layers import Cell, Strip, layers_data
 from analysis.reasons import alternatives, describe
+from analysis.tables import LSTM_MARK
 from spaces import methods
 from spaces.plan import Plan
 
@@ -55,7 +55,7 @@ def has_signature(run: Run) -> bool:
 
 def letters() -> dict[str, str]:
     """Return the mark of every method with its name."""
-    return {methods.get(name).letter: name for name in methods.names()}
+    return {**{methods.get(name).letter: name for name in methods.names()}, LSTM_MARK: "lstm"}
 
 
 def _view(run: Run, rows: pd.DataFrame, row: pd.Series[Any]) -> dict[str, Any]:
@@ -86,8 +86,10 @@ def _facts(row: pd.Series[Any]) -> list[tuple[str, str]]:
 
 def _settings(plan: Plan) -> list[tuple[str, str]]:
     student = plan.student
-    values: dict[str, Any] = {**asdict(plan.distillation), "init": student.init, "stored_dtype": student.stored_dtype}
+    values: dict[str, Any] = {**plan.distillation.as_dict(), "init": student.init, "stored_dtype": student.stored_dtype}
     structure = student.structure.as_dict()
+    if student.lstm is not None:
+        structure |= {f"lstm_{name}": size for name, size in student.lstm.as_dict().items()}
     said = {k: "/".join(map(str, v)) if isinstance(v, list) else str(v) for k, v in structure.items()}
     numbers = {k: f"{v:g}" if isinstance(v, float) else str(v) for k, v in values.items()}
     return [(k.replace("_", " "), v) for k, v in {**numbers, **said}.items()]

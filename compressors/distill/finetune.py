@@ -10,15 +10,13 @@ from torch import Tensor, nn
 
 from compressors.distill import checkpoints
 from compressors.distill.batches import Encoded
+from compressors.distill.course import Course, Phase, Score
 from compressors.distill.loop import Loop, LoopSettings, rung_steps
 from compressors.distill.modes import training
 from compressors.distill.objective import Objective
 from compressors.distill.schedule import WARMUP_RATIO
 from compressors.distill.trainer import Budget, OnRung, Rung, TrainResult, named_parameters, train
 from spaces.plan import Distillation
-
-Score = Callable[[nn.Module], float]
-"""What a model is worth on validation data; more is better."""
 
 
 def finetune(
@@ -58,11 +56,8 @@ def finetune(
     chosen = named_parameters(model, None)
     with training(model, chosen.values(), dropout=True):
         result = train(
-            Loop(model, chosen, options),
-            data,
-            lambda batch: objective(model, batch, {}),
+            Course(Loop(model, chosen, options), [Phase(objective, data)], budget.batch_size),
             rungs=rung_steps(budget.rungs, budget.max_steps),
-            batch_size=budget.batch_size,
             on_rung=best,
             on_step=on_step,
             start=start,
@@ -112,7 +107,7 @@ class KeepBest:
 
     def restore(self, model: nn.Module) -> None:
         """Put the best weights into ``model``."""
-        own = dict(model.named_parameters())
+        own = model.state_dict()
         with torch.no_grad():
             for name, value in self.weights.items():
                 if name in own:
@@ -123,7 +118,6 @@ class KeepBest:
         # A rung seen before a crash may come again; its score takes the old one's place. NaN is never the best.
         self.scores[rung.step] = value if value == value else float("-inf")
         if self.best_step == rung.step:
-            names = set(rung.loop.names)
-            self.weights = {n: p.detach().cpu().clone() for n, p in model.named_parameters() if n in names}
+            self.weights = rung.trained(model)
         if self.file:
             checkpoints.save(self.file, self.weights, {"scores": self.scores})

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from compressors.distill.modes import evaluating
 from compressors.distill.precision import autocast, device_of
 from compressors.distill.schedule import WARMUP_RATIO, multiplier
+from compressors.forms.base import Mix
+from compressors.forms.factors import mixed
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 """What AdamW keeps for each parameter."""
@@ -47,11 +49,27 @@ class LoopSettings:
     seed: int = 0
 
 
+class Watch(Protocol):
+    """What else happens in every step."""
+
+    def before_update(self) -> None:
+        """The gradients are there, the parameters have not moved yet."""
+
+    def after_update(self) -> None:
+        """The parameters have moved."""
+
+
 class Loop:
     """A model in training: its optimiser, averages, and how far it got."""
 
-    def __init__(self, model: nn.Module, parameters: Mapping[str, nn.Parameter], settings: LoopSettings) -> None:
-        self.model, self.settings = model, settings
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: Mapping[str, nn.Parameter],
+        settings: LoopSettings,
+        watch: Watch | None = None,
+    ) -> None:
+        self.model, self.settings, self.watch = model, settings, watch
         self.names, self.parameters = list(parameters), list(parameters.values())
         self.device = device_of(model)
         self.step, self.seconds, self.updates = 0, 0.0, 0
@@ -110,6 +128,29 @@ class Loop:
         """Mean training loss from step ``first`` to now."""
         return float(self.losses[first : self.step].mean())
 
+    @torch.no_grad()
+    def follow(self, mix: Mix) -> None:
+        """Give average and moments of a parameter that was mixed its new shape.
+
+        First moments are linear in the gradients, so that theirs are exact; the second ones are mixed as if gradients
+        were independent.
+        """
+        i = self.names.index(mix.name)
+        if self.averages:
+            self.averages[i] = mixed(self.averages[i], mix.values, mix.dim)
+        moments = self.optimizer.state.get(self.parameters[i])
+        if moments:
+            moments["exp_avg"] = mixed(moments["exp_avg"], mix.gradients, mix.dim)
+            moments["exp_avg_sq"] = mixed(moments["exp_avg_sq"], mix.gradients.square(), mix.dim)
+
+    @torch.no_grad()
+    def begin_anew(self) -> None:
+        """Forget moments and averages: another objective begins from the weights as they are."""
+        self.optimizer.state.clear()
+        self.updates = 0
+        for average, parameter in zip(self.averages, self.parameters, strict=bool(self.averages)):
+            average.copy_(parameter)
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what ``restore`` needs: tensors, and plain numbers."""
         tensors = {"losses": self.losses[: self.step]}
@@ -134,7 +175,7 @@ class Loop:
             for i, (name, parameter) in enumerate(zip(self.names, self.parameters, strict=True)):
                 parameter.copy_(tensors[f"weight/{name}"])
                 if self.averages:
-                    self.averages[i].copy_(tensors[f"average/{name}"])
+                    self.averages[i] = tensors[f"average/{name}"].to(self.device, copy=True)
                 # A parameter that never had a gradient has no moments.
                 if f"step/{name}" in tensors:
                     moments = {m: tensors[f"{m}/{name}"].to(self.device, copy=True) for m in MOMENTS}
@@ -150,11 +191,15 @@ class Loop:
         with autocast(self.device):
             loss = compute()
         loss.backward()
+        if self.watch:
+            self.watch.before_update()
         norm = self._clip()
         self.losses[self.step] = loss.detach()
         self._finite[self.step] = torch.isfinite(loss.detach()) & torch.isfinite(norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.watch:
+            self.watch.after_update()
         self.step += 1
         if self.averages and self.step % self._average_every == 0:
             self._average()

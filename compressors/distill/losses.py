@@ -73,6 +73,16 @@ def label_loss(logits: Tensor, labels: Tensor, *, problem: str, level: str, vali
     return masked_mean(rows, labels.flatten() != IGNORED)
 
 
+def hard_labels(logits: Tensor, *, problem: str, level: str, valid: Tensor) -> Tensor:
+    """Return a teacher's best answers in the shape of labels: hard distillation (Mukherjee and Awadallah 2019)."""
+    if problem == "multi-label":
+        return (logits > 0).float()
+    if level == "span":
+        return _over_places(logits, valid).argmax(-1)
+    best = logits.argmax(-1)
+    return best if level == "sequence" else best.masked_fill(~valid, IGNORED)
+
+
 def hidden_mse(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
     """Mean over valid tokens and features of (H_S - H_T)^2; [B, T, D] both (project the student before)."""
     return masked_mean((student.float() - teacher.float()).square().mean(-1), valid)

@@ -101,15 +101,17 @@ def prepare_targets(
 def teacher_outputs(
     teacher: nn.Module, signature: Signature, batch: Batch, names: Collection[str]
 ) -> dict[str, Tensor]:
-    """Return the outputs ``names`` of one forward pass in evaluation mode, [B, C] or [B, T, width]."""
+    """Return the outputs ``names`` of one forward pass in evaluation mode, [B, C], [B, width] or [B, T, width]."""
     hooked = [name for name in names if name[0] in "qkv"]
     hidden = [name for name in names if name.startswith("hidden.")]
-    extra = {"output_hidden_states": True} if hidden else {}
+    pooled = [name for name in names if name.startswith("pooled.")]
+    extra = {"output_hidden_states": True} if hidden or pooled else {}
     precision = autocast(device_of(teacher))
     with evaluating(teacher), torch.no_grad(), precision, capture(teacher, signature, hooked) as found:
         output = teacher(**batch.inputs, **extra)
     outputs = {name: found[name].detach() for name in hooked}
     outputs |= {name: output.hidden_states[int(name.split(".")[1])] for name in hidden}
+    outputs |= {name: _pooled(output.hidden_states[int(name.split(".")[1])], batch.valid) for name in pooled}
     return outputs | ({"logits": logits_of(output)} if "logits" in names else {})
 
 
@@ -119,7 +121,13 @@ def len_of(name: str, data: Encoded) -> int:
 
 
 def _per_example(name: str, data: Encoded) -> bool:
-    return name == "logits" and data.level == "sequence"
+    return name.startswith("pooled.") or (name == "logits" and data.level == "sequence")
+
+
+def _pooled(states: Tensor, valid: Tensor) -> Tensor:
+    """Mean over valid tokens: [B, T, width] -> [B, width]."""
+    share = valid / valid.sum(1, keepdim=True)
+    return (states.float() * share[..., None]).sum(1)
 
 
 def _dtype(name: str) -> np.dtype[Any]:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from compressors.distill import checkpoints
-from compressors.distill.batches import Batch, Encoded, collate, steps_per_epoch, stream
-from compressors.distill.capture import blocks_of
+from compressors.distill.batches import Encoded, steps_per_epoch
+from compressors.distill.course import Course, Phase, Score, units_of
 from compressors.distill.loop import Loop, LoopSettings, rung_steps
-from compressors.distill.modes import evaluating, training
-from compressors.distill.objective import Objective
-from compressors.distill.precision import device_of, short_attention
+from compressors.distill.modes import training
+from compressors.distill.phases import phases_of
 from compressors.distill.schedule import WARMUP_RATIO
+from compressors.distill.shrink import Shrinker
 from compressors.distill.targets import Targets
+from compressors.forms import Forms
 from spaces.errors import UserError
 from spaces.plan import Distillation
 
@@ -52,12 +51,25 @@ class Rung:
     seconds: float
     loss: float
     last: bool
-    loop: Loop = field(repr=False)
+    course: Course = field(repr=False)
 
     def evaluate(self, score: Callable[[nn.Module], T]) -> T:
-        """Return ``score(student)`` under averaged weights (under its own at the last rung), in evaluation mode."""
-        with self.loop.averaged() as student:
+        """Return ``score(student)``, the student in evaluation mode and as it would be if it were stored now.
+
+        Under averaged weights, at the last rung under its own.
+        """
+        with self.course.judged() as student:
             return score(student)
+
+    def trained(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return copies of those tensors of ``model``, as given to ``score``, that this training changes."""
+        names = set(self.course.loop.names)
+        forms = self.course.shrinker.forms.by_path if self.course.shrinker else {}
+        return {
+            name: tensor.detach().cpu().clone()
+            for name, tensor in model.state_dict().items()
+            if name in names or name.rpartition(".")[0] in forms
+        }
 
 
 OnRung = Callable[[Rung], bool]
@@ -84,6 +96,9 @@ def distil(
     *,
     seed: int,
     parameters: Iterable[nn.Parameter] | None = None,
+    forms: Forms | None = None,
+    labelled: Encoded | None = None,
+    score: Score | None = None,
     on_rung: OnRung | None = None,
     on_step: Callable[[int, int], None] | None = None,
     start: Path | None = None,
@@ -94,61 +109,68 @@ def distil(
 ) -> TrainResult:
     """Train ``student`` on ``data`` to match ``targets`` (None for the objective ``labels``).
 
-    ``parameters`` are the ones to train, by default all that want gradients. At each rung the state is written to
-    ``checkpoint``, then ``on_rung`` is asked whether to stop; ``start`` is such a file to go on from, if it
-    exists; ``on_step(step, max_steps)`` is told of progress. On one thread a resumed training ends in the same bits.
+    ``parameters`` are the ones to train, by default all that want gradients. Where the settings shrink the student,
+    ``forms`` are its matrices in training; at a rung it is what it would be if it were stored now, and at the end it is
+    in its stored form. Where they train in stages, the last one learns from ``labelled`` rows (default: ``data``), and
+    ``score`` on validation data ends each of them. At each rung the state is written to ``checkpoint``, then
+    ``on_rung`` is asked whether to stop; ``start`` is such a file to go on from, if it exists;
+    ``on_step(step, max_steps)`` is told of progress. On one thread a resumed training ends in the same bits.
     Raises ``NonFiniteLoss`` with the step.
 
     Dropout is off unless asked for: soft targets were computed without it, and some hundred steps do not overfit
     them. Measured on TREC-6 with a student of 0.15 of the encoder: the same accuracy, in 0.8 of the time.
     """
-    objective = _objective(student, data, targets, settings, seed)
-    chosen = named_parameters(student, parameters)
-    chosen |= {f"objective.{name}": p for name, p in objective.named_parameters()}
+    if settings.shrinks and forms is None:
+        raise ValueError("a student that shrinks in training needs the forms of its matrices")
+    phases = phases_of(student, data, targets, settings, labelled, seed)
     options = LoopSettings(
         budget.max_steps,
         settings.learning_rate,
         warmup_ratio,
         weight_decay,
         dropout=dropout,
-        averaging=on_rung is not None,
+        averaging=on_rung is not None or score is not None,
         seed=seed,
     )
-    source = targets.only(objective.needs) if targets and objective.needs else None
-    job = {"settings": asdict(settings), "budget": asdict(budget), "loop": asdict(options), "data": data.hash}
-    with training(student, chosen.values(), dropout=dropout):
-        loop = Loop(student, chosen, options)
-        return train(
-            loop,
-            data,
-            lambda batch: objective(student, batch, source.batch(batch) if source else {}),
-            rungs=rung_steps(budget.rungs, budget.max_steps),
-            batch_size=budget.batch_size,
-            on_rung=on_rung,
-            on_step=on_step,
-            start=start,
-            checkpoint=checkpoint,
-            job=job,
-        )
+    job = {"settings": settings.as_dict(), "budget": asdict(budget), "loop": asdict(options), "data": data.hash}
+    if labelled is not None:
+        job["labelled"] = labelled.hash
+    chosen = named_parameters(student, parameters)
+    shrinking = forms if settings.shrinks else None
+    with shrinking.training() if shrinking else nullcontext():
+        chosen = _with_forms(student, chosen, shrinking)
+        units = units_of(chosen)
+        chosen |= _of_objectives(phases)
+        shrinker = Shrinker(shrinking, settings, budget.max_steps) if shrinking else None
+        with training(student, chosen.values(), dropout=dropout):
+            loop = Loop(student, chosen, options, shrinker)
+            course = Course(loop, phases, budget.batch_size, shrinker=shrinker, score=score, units=units)
+            return train(
+                course,
+                rungs=rung_steps(budget.rungs, budget.max_steps),
+                on_rung=on_rung,
+                on_step=on_step,
+                start=start,
+                checkpoint=checkpoint,
+                job=job,
+            )
 
 
 def train(
-    loop: Loop,
-    data: Encoded,
-    loss_of: Callable[[Batch], Tensor],
+    course: Course,
     *,
     rungs: Sequence[int],
-    batch_size: int,
     on_rung: OnRung | None = None,
     on_step: Callable[[int, int], None] | None = None,
     start: Path | None = None,
     checkpoint: Path | None = None,
     job: Mapping[str, Any],
 ) -> TrainResult:
-    """Run ``loop`` over ``data`` from rung to rung; ``job`` is plain JSON that a checkpoint must agree with."""
+    """Run ``course`` from rung to rung; ``job`` is plain JSON that a checkpoint must agree with."""
+    loop = course.loop
     if start and start.exists():
-        _resume(loop, start, job)
-    steps = _steps(loop, data, loss_of, batch_size)
+        _resume(course, start, job)
+    steps = course.steps()
     begun = loop.step
     for number, step in enumerate(rungs):
         last = step == rungs[-1]
@@ -156,11 +178,12 @@ def train(
         if step < begun:
             continue
         loop.run(step, steps, on_step)
+        if last:
+            course.finish()
         loss = loop.mean_loss(rungs[number - 1] if number else 0)
-        rung = Rung(number, step, loop.seconds, loss, last, loop)
+        rung = Rung(number, step, loop.seconds, loss, last, course)
         if checkpoint:
-            tensors, facts = loop.state()
-            checkpoints.save(checkpoint, tensors, {**facts, "job": job})
+            _save(course, checkpoint, job)
         if on_rung and on_rung(rung) and not last:
             return _result(loop, stopped=True, reason=f"stopped at rung {number} (step {step})")
     return _result(loop, stopped=False, reason="")
@@ -176,53 +199,35 @@ def named_parameters(model: nn.Module, parameters: Iterable[nn.Parameter] | None
     return found
 
 
-def _objective(
-    student: nn.Module, data: Encoded, targets: Targets | None, settings: Distillation, seed: int
-) -> Objective:
-    """Build the loss; the student's depth and width are read off it where the objective looks inside."""
-    if targets is None:
-        if settings.objective != "labels":
-            raise ValueError(f"objective {settings.objective!r} needs teacher outputs")
-        return Objective(settings, data, seed=seed)
-    layers, width = 0, 0
-    if settings.objective not in ("labels", "logits"):
-        layers, width = blocks_of(student, targets.signature), targets.signature.hidden_size
-        if not layers:
-            raise UserError(f"plan: distillation.objective is {settings.objective!r}, but the student has no blocks")
-    if "hidden" in settings.objective:
-        width = _hidden_size(student, data)
-    objective = Objective(settings, data, targets.signature, layers=layers, hidden_size=width, seed=seed)
-    return objective.to(device_of(student))
+def _with_forms(student: nn.Module, chosen: Mapping[str, nn.Parameter], forms: Forms | None) -> dict[str, nn.Parameter]:
+    """Return what is trained once ``forms`` are in the places of stored layers."""
+    if forms is None:
+        return dict(chosen)
+    wanted = {id(p) for p in (*chosen.values(), *forms.parameters().values())}
+    return {name: p for name, p in student.named_parameters() if id(p) in wanted}
 
 
-def _hidden_size(student: nn.Module, data: Encoded) -> int:
-    first = collate(data, np.zeros(1, dtype=np.int64)).to(device_of(student))
-    with evaluating(student), torch.no_grad():
-        states = student(**first.inputs, output_hidden_states=True).hidden_states
-    if states is None:
-        raise UserError("plan: distillation.objective needs hidden states, and the student gives none")
-    return int(states[-1].shape[-1])
+def _of_objectives(phases: Sequence[Phase]) -> dict[str, nn.Parameter]:
+    named: dict[str, nn.Parameter] = {}
+    for number, phase in enumerate(phases):
+        prefix = f"objective.{number}." if len(phases) > 1 else "objective."
+        named |= {f"{prefix}{name}": p for name, p in phase.objective.named_parameters()}
+    return named
 
 
-def _steps(
-    loop: Loop, data: Encoded, loss_of: Callable[[Batch], Tensor], batch_size: int
-) -> Iterator[Callable[[], Tensor]]:
-    multiple = 8 if loop.device.type == "cuda" else 1
-    for indices in stream(data, batch_size, loop.settings.seed, start=loop.step):
-        yield partial(_loss, loss_of, collate(data, indices, multiple=multiple).to(loop.device))
+def _save(course: Course, file: Path, job: Mapping[str, Any]) -> None:
+    tensors, facts = course.loop.state()
+    more, place = course.state()
+    checkpoints.save(file, {**tensors, **more}, {**facts, "course": place, "job": job})
 
 
-def _loss(loss_of: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
-    with short_attention(batch.valid.device, batch.valid.shape[1]):
-        return loss_of(batch)
-
-
-def _resume(loop: Loop, file: Path, job: Mapping[str, Any]) -> None:
+def _resume(course: Course, file: Path, job: Mapping[str, Any]) -> None:
     tensors, facts = checkpoints.load(file)
     if checkpoints.plain(facts.get("job")) != checkpoints.plain(job):
         raise UserError(f"{file}: the checkpoint is of another training: {facts.get('job')} against {dict(job)}")
     try:
-        loop.restore(tensors, facts)
+        course.restore(tensors, facts["course"])
+        course.loop.restore(tensors, facts)
     except (KeyError, ValueError) as error:
         raise UserError(f"{file}: the checkpoint is of another student ({error})") from error
 

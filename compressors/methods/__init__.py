@@ -31,6 +31,7 @@ _OURS: dict[str, Initialise] = {
     "sparse": sparse.initialise,
     "lowrank+sparse": lowrank_sparse.initialise,
     "pruned-lowrank": pruned_lowrank.initialise,
+    "block": sparse.initialise,
 }
 
 __all__ = ["initialise", "initialiser", "register_layers"]

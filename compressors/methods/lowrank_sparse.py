@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from compressors.factors import Factors
-from compressors.masks import masked_parts, score
+from compressors.masks import masked_parts
 from compressors.methods import lowrank
 from spaces.plan import Choice
 from spaces.signature import Module
@@ -16,4 +18,4 @@ def initialise(module: Module, choice: Choice, factors: Factors, init: str) -> d
     parts = lowrank.initialise(module, choice, factors, init)
     target = factors.target(module.path, init)
     rest = target.weight - parts["up"].double() @ parts["down"].double()
-    return {**parts, **masked_parts(rest, score(target, rest), choice)}
+    return {**parts, **masked_parts(replace(target, weight=rest), choice)}

@@ -1,16 +1,15 @@
-"""Sparse: the weights whose loss costs most, each judged alone."""
+"""Sparse and block: the units whose loss costs most, with values that make up for the dropped ones."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from compressors.factors import Factors
-from compressors.masks import masked_parts, score
+from compressors.masks import masked_parts
 from spaces.plan import Choice
 from spaces.signature import Module
 
 
 def initialise(module: Module, choice: Choice, factors: Factors, init: str) -> dict[str, Tensor]:
     """Return ``values`` and ``mask``."""
-    target = factors.target(module.path, init)
-    return masked_parts(target.weight, score(target), choice)
+    return masked_parts(factors.target(module.path, init), choice)

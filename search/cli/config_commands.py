@@ -32,6 +32,7 @@ class Init(StrEnum):
     """The closed form that a student starts from."""
 
     SVD = "svd"
+    FISHER = "fisher"
     WHITENED = "whitened"
     FISHER_WHITENED = "fisher-whitened"
 

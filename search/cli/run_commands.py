@@ -94,6 +94,8 @@ def show(
         say_json({"hash": plan.hash, "plan": plan.as_dict(), "groups": [row._asdict() for row in rows]})
         return
     if signature is None:
+        lstm = plan.student.lstm
+        say_rows([("lstm", _numbers(tuple(lstm.as_dict().items())))] if lstm is not None else [])
         say_rows([(path, choice.method, _numbers(choice.numbers)) for path, choice in plan.student])
         say("what is kept and stored takes the teacher's signature.json beside the plan, or in the folder above")
     else:

@@ -8,8 +8,10 @@ from itertools import pairwise
 from search.config.problems import Problem, unknown_word
 from search.config.root import Config
 from search.kinds import KINDS
+from spaces.domains import Choices, Domain, Fixed, Range, Scalar
 from spaces.errors import UserError
 from spaces.objectives import COSTS, METRICS, objective
+from spaces.plan import ATTENTION_OBJECTIVES, OBJECTIVES
 
 BACKBONE = "minilm"
 """The name of the offline backbone; it has no task head, so that it needs fine-tuning."""
@@ -22,6 +24,7 @@ def check(config: Config) -> Iterator[Problem]:
     yield from _columns(config)
     yield from _metric(config)
     yield from _methods(config)
+    yield from _student(config)
     yield from _objectives(config)
     yield from _constraints(config)
     yield from _rungs(config)
@@ -74,6 +77,32 @@ def _methods(config: Config) -> Iterator[Problem]:
             yield Problem(("space", "methods", index), unknown_word(method, known))
     if len(set(config.space.methods)) < len(config.space.methods):
         yield Problem(("space", "methods"), "a method is given twice; keep one of them")
+
+
+def _student(config: Config) -> Iterator[Problem]:
+    if config.space.student is None:
+        return
+    for objective_name in _values(config.space.distillation.objective):
+        if objective_name in ATTENTION_OBJECTIVES:
+            allowed = ", ".join(name for name in OBJECTIVES if name not in ATTENTION_OBJECTIVES)
+            text = f"{objective_name!r} is not allowed: an LSTM student has no attention; allowed: {allowed}"
+            yield Problem(("space", "distillation", "objective"), text)
+    for name in type(config.space.student).model_fields:
+        sizes = _values(getattr(config.space.student, name))
+        broken = next((size for size in sizes if isinstance(size, float) and not size.is_integer()), None)
+        if broken is not None:
+            yield Problem(("space", "student", "lstm", name), f"{broken} is not allowed: whole numbers")
+
+
+def _values(domain: Domain) -> tuple[Scalar, ...]:
+    """Return what stands in a domain: its value, its choices, or its ends."""
+    match domain:
+        case Fixed(value):
+            return (value,)
+        case Choices(values):
+            return values
+        case Range(low, high):
+            return (low, high)
 
 
 def _objectives(config: Config) -> Iterator[Problem]:

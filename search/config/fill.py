@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from search.config.models import Space
+from search.config.models import LstmStudent, Space
 from search.config.problems import Problem, unknown_word
 from search.config.yaml_file import read_yaml
 from search.kinds import KINDS
@@ -19,6 +19,12 @@ _PATHS = (
     ("task", "transfer"),
     ("search", "warm_start"),
 )
+
+LSTM_DISTILLATION: dict[str, Any] = {
+    "learning_rate": {"low": 5e-4, "high": 5e-3, "log": True},
+    "objective": {"choices": ["logits", "logits+hidden"]},
+}
+"""Defaults of ``space.distillation`` for LSTM students: they start from nothing and have no attention."""
 
 
 def merge_preset(raw: dict[str, Any]) -> Problem | None:
@@ -51,7 +57,11 @@ def _preset_keys(path: Path | None) -> dict[str, Any]:
 
 
 def fill_defaults(raw: dict[str, Any], run_name: str) -> None:
-    """Set the defaults that depend on other keys: metric, columns and objectives by kind, the run folder by file."""
+    """Set the defaults that depend on other keys.
+
+    Metric, columns and objectives by the task's kind, settings of distillation by the student's, the run folder by the
+    file's name.
+    """
     task = raw.get("task")
     kind = KINDS.get(str(task.get("kind"))) if isinstance(task, dict) else None
     if isinstance(task, dict) and kind is not None:
@@ -61,6 +71,12 @@ def fill_defaults(raw: dict[str, Any], run_name: str) -> None:
             for name in kind.required:
                 columns.setdefault(name, name)
         raw.setdefault("objectives", [task["metric"], "size_mb", "latency_ms"])
+    space = raw.get("space")
+    if isinstance(space, dict) and isinstance(space.get("student"), dict | LstmStudent):
+        taught = space.setdefault("distillation", {})
+        if isinstance(taught, dict):
+            for name, domain in LSTM_DISTILLATION.items():
+                taught.setdefault(name, domain)
     run = raw.setdefault("run", {})
     if isinstance(run, dict):
         run.setdefault("dir", f"runs/{run_name}")

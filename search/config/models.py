@@ -17,9 +17,9 @@ from pydantic import (
 )
 
 from spaces import domains
+from spaces.distillation import LAYER_MAPS, OBJECTIVES, SCHEDULES, UNFREEZING
 from spaces.domains import Choices, Domain, Fixed, Range
 from spaces.errors import UserError
-from spaces.plan import OBJECTIVES
 
 TaskKind: TypeAlias = Literal[
     "text-classification",
@@ -71,6 +71,13 @@ Kept: TypeAlias = Annotated[
     PlainValidator(lambda v: None if v in (None, "keep") else _parse_domain(v, minimum=0.01, maximum=1.0)),
     PlainSerializer(lambda domain: "keep" if domain is None else domain.to_value()),
 ]
+Rounds = Annotated[Domain, PlainValidator(partial(_parse_domain, minimum=1, whole=True)), _domain_text]
+Updates = Annotated[Domain, PlainValidator(partial(_parse_domain, minimum=0, whole=True)), _domain_text]
+Part = Annotated[Domain, PlainValidator(partial(_parse_domain, minimum=0.01, maximum=1.0)), _domain_text]
+Flag = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=(True, False))), _domain_text]
+Schedule = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=SCHEDULES)), _domain_text]
+Unfreezing = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=UNFREEZING)), _domain_text]
+LayerMap = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=LAYER_MAPS)), _domain_text]
 Names: TypeAlias = Annotated[tuple[str, ...], Field(strict=False)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 Count: TypeAlias = Annotated[int, Field(ge=1)]
@@ -154,13 +161,21 @@ class LstmStudent(Section):
 
 
 class Distillation(Section):
-    """How students learn from their teacher; ``label_weight`` is the share of the hard-label loss."""
+    """How students learn from their teacher: the fields of ``spaces.distillation``, each with what it may be."""
 
     learning_rate: LearningRate = Range(2e-5, 5e-4, log=True)
     temperature: Temperature = Range(1, 8)
     objective: Objective = Choices(("logits", "logits+hidden", "logits+hidden+attention", "relations"))
     label_weight: Share = Fixed(0.0)
     intermediate_weight: Weight = Fixed(1.0)
+    shrink_rounds: Rounds = Fixed(1)
+    shrink_share: Part = Fixed(0.25)
+    regrow: Flag = Fixed(False)
+    penalty: Weight = Fixed(0.0)
+    penalty_updates: Updates = Fixed(4)
+    schedule: Schedule = Fixed("joint")
+    unfreeze: Unfreezing = Fixed("all")
+    layer_map: LayerMap = Fixed("uniform")
 
 
 class Space(Section):

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 
 from spaces.errors import UserError, did_you_mean
 from spaces.methods.base import Knobs, Method, Stored
+from spaces.methods.block import GROUPS, Block
 from spaces.methods.dense import Dense
 from spaces.methods.kronecker import Kronecker
 from spaces.methods.lowrank import LowRank
 from spaces.methods.lowrank_sparse import LowRankSparse
 from spaces.methods.pruned_lowrank import PrunedLowRank
-from spaces.methods.sparse import Sparse
+from spaces.methods.sparse import PATTERNS, Sparse
 
-__all__ = ["Knobs", "Method", "Stored", "get", "names"]
+__all__ = ["CATEGORIES", "Knobs", "Method", "Stored", "get", "names"]
 
-_OURS: tuple[Method, ...] = (Dense(), LowRank(), Kronecker(), Sparse(), LowRankSparse(), PrunedLowRank())
+_OURS: tuple[Method, ...] = (Dense(), LowRank(), Kronecker(), Sparse(), LowRankSparse(), PrunedLowRank(), Block())
+
+CATEGORIES: Mapping[str, tuple[str, ...]] = {"pattern": PATTERNS, "group": GROUPS}
+"""The fields of ``Knobs`` that are names, with all that they may be: one list for all methods."""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Low rank + sparse: W = up down + S, S the largest part of what low rank leaves (LoSparse)."""
+"""Low rank + sparse: W = up down + S, S the largest part of what low rank leaves; LoSparse keeps whole rows of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ class LowRankSparse(Method):
         return (*LowRank().stored(shape, choice), *mask_tensors(shape, choice))
 
     def multiply_adds(self, shape: Shape, choice: Choice) -> int:
-        """m n: both parts are added once into one matrix, which is multiplied (a masked product is dense)."""
+        """m n: both parts are added once into one matrix, which is multiplied (a masked product is dense).
+
+        Whole rows are multiplied apart: r (m + n) + kept n.
+        """
+        if choice.text("pattern") == "rows":
+            return choice["rank"] * sum(shape) + choice["kept"] * shape[1]
         return shape[0] * shape[1]
 
     def offered(self, shape: Shape, knobs: Knobs, itemsize: int) -> list[Choice]:

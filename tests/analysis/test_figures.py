@@ -18,6 +18,7 @@ from analysis.figures.parallel import parallel_data
 from analysis.figures.rungs import rungs_data
 from analysis.front import front
 from analysis.run import Run
+from spaces.lstm import Lstm
 from spaces.plan import Choice, Plan, Structure, Student
 
 MakeRun = Callable[..., Path]
@@ -83,6 +84,16 @@ def test_blocks_that_are_cut_away_keep_nothing(run: Run) -> None:
     assert [c.kept for c in strip.cells[2] if c is not None] == [0.0] * 4
     assert [c.kept for c in strip.cells[1] if c is not None] == [1.0] * 4
     assert layers_figure(plan, signature).data[0].z[-2] == [0.0] * 4
+
+
+def test_an_lstm_student_has_a_row_for_its_words_and_one_for_the_rest(run: Run) -> None:
+    plan = Plan(Student.of(run.signature.hash, {}, lstm=Lstm(10, 12)))
+    strip = layers_data(plan, run.signature)
+    assert (strip.rows, strip.columns, [name for name, _ in strip.wide]) == ([], [], ["embedding", "lstm"])
+    assert strip.wide[0][1].text("embedding").startswith("embedding: lstm (width 12), 25% kept")
+    figure = layers_figure(plan, run.signature)
+    assert list(figure.data[0].y) == ["embedding", "lstm"]
+    assert [cell for row in figure.data[0].text for cell in row] == ["R", "R"]
 
 
 def test_the_layers_picture_has_a_row_per_block_and_one_per_table(run: Run) -> None:

@@ -19,6 +19,8 @@ from analysis.report.plans import letters, plan_views
 from analysis.run import Run
 from analysis.tables import plan_table
 from spaces.errors import UserError
+from spaces.lstm import Lstm
+from spaces.plan import Plan, Student
 
 MakeRun = Callable[..., Path]
 CHROMIUM = Path("/usr/bin/chromium")
@@ -159,6 +161,20 @@ def test_confirmations_with_more_seeds_stand_in_the_table(make_run: MakeRun) -> 
     text = render(Run(folder))
     assert "more seeds" in text
     assert "0.910 <small>2 seeds (spread 0.014)</small>" in text
+
+
+def test_a_run_of_lstm_students_has_a_report_that_says_so(make_run: MakeRun) -> None:
+    folder = make_run(trials=12)
+    plan = Plan(Student.of(Run(folder).signature.hash, {}, lstm=Lstm(10, 12)))
+    for file in (folder / "plans").iterdir():
+        file.write_text(plan.to_json())
+    run = Run(folder)
+    text = render(run)
+    assert "lstm (hidden 10, layers 1)" in text
+    first = str(run.front()["trial"].iloc[0])
+    views = plan_views(run, run.front(), {first: plan})
+    assert ("lstm hidden", "10") in views["plans"][first]["settings"]
+    assert views["letters"]["R"] == "lstm"
 
 
 def test_a_run_with_perplexity_reads_the_right_way_round(make_run: MakeRun) -> None:

@@ -14,6 +14,7 @@ from analysis.run import Run
 from analysis.tables import plan_table, status
 from spaces.cost import module_bytes
 from spaces.groups import find_groups
+from spaces.lstm import Lstm
 from spaces.plan import Choice, Plan, Structure, Student
 
 MakeRun = Callable[..., Path]
@@ -77,6 +78,15 @@ def test_what_a_cut_leaves_of_a_group_is_said(run_folder: Path) -> None:
 
 def levels(run: Run) -> dict[str, str]:
     return {check.name: check.level for check in health(run)}
+
+
+def test_an_lstm_student_is_its_words_and_the_rest(run_folder: Path) -> None:
+    signature = Run(run_folder).signature
+    words, rest = plan_table(Student.of(signature.hash, {}, lstm=Lstm(10, 12, 2)), signature)
+    assert (words.group, words.numbers, words.kept) == ("embedding", "width 12", 12 / 48)
+    assert (rest.group, rest.numbers, rest.method) == ("lstm", "hidden 10, layers 2", "lstm")
+    assert rest.nbytes == 4 * (2 * 40 * (12 + 10) + 2 * 40 * (20 + 10) + 48 * 20)
+    assert words.dense + rest.dense == 4 * sum(group.numel for group in find_groups(signature))
 
 
 def test_a_good_run_is_all_good(run_folder: Path) -> None:

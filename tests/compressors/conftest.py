@@ -136,7 +136,8 @@ def random_student() -> Callable[..., Student]:
         choices: dict[str, Choice] = {}
         for module in cut(signature, rest.get("structure", Structure())).modules:
             method = methods.get(rng.choice(methods.names()))
-            knobs = Knobs(rng.random(), rng.random(), rng.random(), rng.choice(["unstructured", "blocks", "n:m"]))
+            names = {ask: rng.choice(allowed) for ask, allowed in methods.CATEGORIES.items()}
+            knobs = Knobs(rng.random(), rng.random(), rng.random(), **names)
             offered = ladder(method, module.shape, knobs, 4).choices
             if offered and module.role != "position":
                 choices[module.path] = rng.choice(offered)

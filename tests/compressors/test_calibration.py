@@ -177,6 +177,13 @@ def test_bfloat16_passes_give_about_the_same(make_teacher: Maker) -> None:
         assert (moment - quick.moments[key]).norm() < 0.02 * moment.norm()
 
 
+def test_moments_of_bfloat16_passes_have_no_negative_eigenvalue(make_teacher: Maker) -> None:
+    quick = calibrate(make_teacher("bert"), batches(), seed=0, bf16=True)
+    for moment in quick.moments.values():
+        values = torch.linalg.eigvalsh(moment.double())
+        assert values[0] > -1e-6 * values[-1]
+
+
 def test_a_calibration_comes_back_from_its_file(make_teacher: Maker, tmp_path: Path) -> None:
     calibration = calibrate(make_teacher("bert"), batches(1), seed=0, bf16=False)
     calibration.save(tmp_path / "c.safetensors")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from compressors.closed_forms import JITTER, RIDGE, Target, low_rank, nearest_kronecker, refitted
+from compressors.closed_forms import JITTER, RIDGE, Target, low_rank, refitted
 
 sides = st.integers(2, 12)
 seeds = st.integers(0, 2**31)
@@ -99,62 +99,6 @@ def test_an_output_without_gradient_and_an_input_without_variance_are_no_trouble
         assert target.error(rank(target, 3)) <= target.error(rank(Target(target.weight), 3))
 
 
-divided = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
-
-
-def kron_sum(a: Tensor, b: Tensor, k: int) -> Tensor:
-    zero = torch.zeros(a.shape[1] * b.shape[1], a.shape[2] * b.shape[2], dtype=torch.float64)
-    return sum((torch.kron(a[i], b[i]) for i in range(k)), zero)
-
-
-@given(divided, seeds)
-def test_the_error_of_the_nearest_kronecker_sum_is_the_tail_of_its_energies(
-    sizes: tuple[int, int, int, int], seed: int
-) -> None:
-    m1, m2, n1, n2 = sizes
-    weight = normal(seed, m1 * m2, n1 * n2)
-    a, b, energies = nearest_kronecker(Target(weight), m1, n1)
-    for k in range(min(m1 * n1, m2 * n2) + 1):
-        error = float(((weight - kron_sum(a, b, k)) ** 2).sum())
-        assert error == pytest.approx(float(energies[k:].sum()), abs=1e-8)
-
-
-@given(divided, seeds)
-def test_no_other_kronecker_product_is_nearer(sizes: tuple[int, int, int, int], seed: int) -> None:
-    m1, m2, n1, n2 = sizes
-    weight = normal(seed, m1 * m2, n1 * n2)
-    a, b, _ = nearest_kronecker(Target(weight), m1, n1)
-    best = float(((weight - kron_sum(a, b, 1)) ** 2).sum())
-    for i in range(5):
-        left, right = normal(seed + i, m1, n1), normal(seed - i, m2, n2)
-        product = torch.kron(left, right)
-        scale = (product * weight).sum() / (product**2).sum()
-        assert best <= float(((weight - scale * product) ** 2).sum()) + 1e-9
-        assert best <= float(((weight - torch.kron(a[0] + 0.1 * left, b[0])) ** 2).sum()) + 1e-9
-
-
-@settings(deadline=None)
-@given(divided, seeds)
-def test_with_weights_that_are_products_the_kronecker_sum_is_the_best_in_them(
-    sizes: tuple[int, int, int, int], seed: int
-) -> None:
-    m1, m2, n1, n2 = sizes
-    rows = torch.kron(normal(seed + 1, m1).abs() + 0.1, normal(seed + 2, m2).abs() + 0.1)
-    first, second = (moment(seed + i, n) + torch.eye(n, dtype=torch.float64) for i, n in ((3, n1), (4, n2)))
-    columns = torch.kron(first, second)
-    target = Target(normal(seed, m1 * m2, n1 * n2), rows, columns)
-    a, b, energies = nearest_kronecker(target, m1, n1)
-    whole = target.error(torch.zeros_like(target.weight))
-    for k in range(min(m1 * n1, m2 * n2) + 1):
-        assert target.error(kron_sum(a, b, k)) == pytest.approx(float(energies[k:].sum()), abs=1e-3 * whole)
-
-
-def test_low_rank_is_one_end_of_the_kronecker_family() -> None:
-    target = weighted(7, 12, 8)
-    a, b, _ = nearest_kronecker(target, 12, 1)
-    assert target.error(kron_sum(a, b, 3)) == pytest.approx(target.error(rank(target, 3)), rel=1e-4)
-
-
 def test_diagonal_moments_are_the_same_as_full_ones_with_a_diagonal() -> None:
     target = weighted(3, 6, 10)
     assert target.columns is not None
@@ -169,8 +113,6 @@ def test_diagonal_moments_are_the_same_as_full_ones_with_a_diagonal() -> None:
             if t.columns is not None
         ]
         assert torch.allclose(rank(pair[0], 2), rank(pair[1], 2), atol=1e-6)
-        first, second = (kron_sum(*nearest_kronecker(t, 2, 2)[:2], 2) for t in pair)
-        assert torch.allclose(first, second, atol=1e-6)
 
 
 @given(m=st.integers(1, 8), n=st.integers(2, 9), seed=st.integers(0, 10**6), centred=st.booleans())

@@ -24,6 +24,7 @@ from compressors.distill.targets import Targets, prepare_targets, teacher_output
 from compressors.distill.trainer import Budget, distil
 from compressors.signature import signature_of
 from spaces.errors import UserError
+from spaces.lstm import Lstm
 from spaces.plan import OBJECTIVES, Choice, Distillation, Structure
 from spaces.plan import Student as Plan
 from spaces.signature import Signature
@@ -205,7 +206,7 @@ def objective(name: str, data: Encoded, student: nn.Module, signature: Signature
     return Objective(settings, data, signature, layers=blocks_of(student, signature), hidden_size=width)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "teacher-labels"])
 @pytest.mark.parametrize("make", [bert, gpt2])
 def test_a_copy_of_the_teacher_has_only_its_label_loss_left(name: str, make: Callable[[], nn.Module]) -> None:
     teacher, data = make(), sentences()
@@ -243,6 +244,54 @@ def test_a_narrower_student_gets_a_projection_that_is_trained() -> None:
     assert loss.projection.weight.grad is not None
     same = objective("logits+hidden", data, student, signature_of(teacher), width=8)
     assert torch.equal(loss.projection.weight, same.projection.weight)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("level", ["sequence", "token"])
+def test_an_lstm_learns_the_last_layer_by_its_one_representation(level: str, make_teacher: Callable[..., Any]) -> None:
+    task = "SequenceClassification" if level == "sequence" else "TokenClassification"
+    teacher = make_teacher("bert", task, num_labels=3)
+    signature, data = signature_of(teacher), sentences(level=level)
+    student = compress(teacher, Plan.of(signature.hash, {}, lstm=Lstm(8, 8)))
+    settings = Distillation("logits+hidden", learning_rate=1e-2)
+    names = needed("logits+hidden", 0, signature.layers, level)
+    assert names == ("logits", "pooled.2" if level == "sequence" else "hidden.2")
+    targets = prepare_targets(data, names, None, teacher=lambda: teacher, signature=signature)
+    batch = collate(data, np.arange(4))
+    objective = Objective(settings, data, signature, layers=0, hidden_size=32)
+    assert objective.projection is None
+
+    def hidden_loss() -> float:
+        known = targets.batch(batch)
+        with torch.no_grad():
+            (own,) = student(**batch.inputs).hidden_states
+            logits_only = Objective(Distillation("logits"), data)(student, batch, {"logits": known["logits"]})
+            difference = objective(student, batch, known) - logits_only
+        expected = (own - known[names[1]]).square().mean(-1)
+        expected = expected.mean() if level == "sequence" else expected[batch.valid].mean()
+        assert float(difference) == pytest.approx(float(expected), rel=1e-3)
+        return float(expected)
+
+    before = hidden_loss()
+    distil(student, data, targets, settings, Budget(30, (1.0,), 8), seed=0)
+    assert hidden_loss() < before
+
+
+def test_a_pooled_output_is_the_mean_over_the_tokens_of_a_text() -> None:
+    teacher, data = bert(), sentences(6)
+    signature = signature_of(teacher)
+    targets = prepare_targets(data, ("pooled.2", "hidden.2"), None, teacher=lambda: teacher, signature=signature)
+    for row in range(6):
+        known = targets.batch(collate(data, np.array([row])))
+        assert torch.allclose(known["pooled.2"].float(), known["hidden.2"].float().mean(1), atol=2e-3)
+
+
+def test_attention_of_a_student_without_blocks_is_refused(make_teacher: Callable[..., Any]) -> None:
+    teacher = make_teacher("bert", num_labels=3)
+    signature, data = signature_of(teacher), sentences()
+    student = compress(teacher, Plan.of(signature.hash, {}, lstm=Lstm(8, 8)))
+    targets = prepare_targets(data, ("logits",), None, teacher=lambda: teacher, signature=signature)
+    with pytest.raises(UserError, match="objective is 'relations', but the student has no blocks"):
+        distil(student, data, targets, Distillation("relations"), Budget(1, (1.0,), 8), seed=0)
 
 
 def test_unlabelled_text_is_distilled_without_labels() -> None:

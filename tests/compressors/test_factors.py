@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from compressors import factors as factors_module
 from compressors.calibration import Calibration, calibrate
 from compressors.factors import Factors
+from compressors.kronecker_sums import kronecker_sum, nearest_kronecker
 from compressors.methods import initialise
 from compressors.modeling_paredown import LAYERS
 from spaces import methods
@@ -105,6 +106,8 @@ def test_every_method_starts_nearer_than_nothing(factors: Factors, name: str, in
         Choice.of("kronecker", m1=8, n1=2, terms=3),
         Choice.of("sparse", pattern="n:m", n=1, m=4),
         Choice.of("lowrank+sparse", rank=4, pattern="unstructured", kept=100),
+        Choice.of("block", pattern="columns", size=8, kept=50),
+        Choice.of("block", pattern="rows", size=16, kept=30),
         Choice.of("pruned-lowrank", rank=8, kept_up=90, kept_down=80),
     ],
     ids=lambda c: c.method,
@@ -128,9 +131,20 @@ def test_ranks_and_terms_are_slices_of_one_decomposition(factors: Factors) -> No
         _, few = made(factors, QUERY, Choice.of("lowrank", rank=small), "whitened")
         _, many = made(factors, QUERY, Choice.of("lowrank", rank=large), "whitened")
         assert torch.equal(few["up"], many["up"][:, :small])
-    _, few = made(factors, QUERY, Choice.of("kronecker", m1=8, n1=2, terms=2), "whitened")
-    _, many = made(factors, QUERY, Choice.of("kronecker", m1=8, n1=2, terms=5), "whitened")
+    _, few = made(factors, QUERY, Choice.of("kronecker", m1=8, n1=2, terms=2), "svd")
+    _, many = made(factors, QUERY, Choice.of("kronecker", m1=8, n1=2, terms=5), "svd")
     assert torch.equal(few["a"], many["a"][:2])
+
+
+@pytest.mark.parametrize("init", ["whitened", "fisher-whitened"])
+@pytest.mark.parametrize("path", [QUERY, WORDS])
+def test_a_weighted_kronecker_sum_is_nearer_than_the_first_terms_of_the_split_problem(
+    factors: Factors, path: str, init: str
+) -> None:
+    target, m1 = factors.target(path, init), 120 if path == WORDS else 8
+    a, b, _ = nearest_kronecker(target, m1, 2)
+    refined, _ = made(factors, path, Choice.of("kronecker", m1=m1, n1=2, terms=3), init)
+    assert target.error(refined) < target.error(kronecker_sum(a[:3], b[:3]))
 
 
 def test_terms_past_an_exact_sum_are_zero(factors: Factors) -> None:
@@ -139,19 +153,22 @@ def test_terms_past_an_exact_sum_are_zero(factors: Factors) -> None:
 
 
 def test_a_mask_keeps_what_costs_most(factors: Factors) -> None:
+    """Weights by the diagonal, squares by their own part of the moment."""
     module = factors.signature.module(QUERY)
     for init in INITS:
         target = factors.target(QUERY, init)
         score = target.weight.abs() * target.column_variance.sqrt()
         score = score if target.rows is None else score * target.rows.sqrt()[:, None]
-        parts = initialise(module, Choice.of("sparse", pattern="unstructured", kept=77), factors, init)
-        least = score.flatten().sort(descending=True).values[76]
-        assert torch.allclose(parts["values"], target.weight[score >= least].float())
-        parts = initialise(module, Choice.of("sparse", pattern="n:m", n=2, m=8), factors, init)
+        free = made(factors, QUERY, Choice.of("sparse", pattern="unstructured", kept=77), init)[0] != 0
+        assert torch.equal(free, score >= score.flatten().sort(descending=True).values[76])
         kept = made(factors, QUERY, Choice.of("sparse", pattern="n:m", n=2, m=8), init)[0] != 0
         assert (kept.view(-1, 8).sum(1) == 2).all()
         blocks = made(factors, QUERY, Choice.of("sparse", pattern="blocks", kept=5), init)[0] != 0
-        energy = (score**2).view(4, 8, 4, 8).sum((1, 3)).flatten()
+        scale, moment = target.rows, target.moment
+        weight = target.weight if scale is None else target.weight * scale.sqrt()[:, None]
+        moment = torch.eye(module.shape[1], dtype=torch.float64) if moment is None else moment
+        parts = [weight[:, a : a + 8] @ moment[a : a + 8, a : a + 8] * weight[:, a : a + 8] for a in range(0, 32, 8)]
+        energy = torch.stack(parts, dim=1).view(4, 8, 4, 8).sum((1, 3)).flatten()
         assert set(blocks.view(4, 8, 4, 8).any(3).any(1).flatten().nonzero()[:, 0].tolist()) == set(
             energy.topk(5).indices.tolist()
         )
@@ -201,6 +218,6 @@ def test_entries_differ_by_all_that_they_are_computed_from(
     Factors.of_model(teacher, calibration, folder=tmp_path).cut({words: (torch.arange(16), None)}).low_rank(
         words, "whitened"
     )
-    Factors.of_model(teacher, calibration, folder=tmp_path).kronecker(QUERY, "svd", 4, 4)
+    Factors.of_model(teacher, calibration, folder=tmp_path).kronecker(QUERY, "svd", 4, 4, 1)
     Factors.of_model(teacher, again, folder=tmp_path).low_rank(QUERY, "svd")
     assert len(list(tmp_path.rglob("*.safetensors"))) == 6

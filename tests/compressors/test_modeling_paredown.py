@@ -26,10 +26,15 @@ shapes = st.tuples(st.sampled_from([8, 16, 24, 48, 96]), st.sampled_from([16, 32
 
 @st.composite
 def choices(draw: st.DrawFn) -> tuple[tuple[int, int], Choice]:
-    shape = draw(shapes)
-    part = st.floats(0, 1)
-    knobs = Knobs(draw(part), draw(part), draw(part), draw(st.sampled_from(sparse.PATTERNS)))
-    offered = ladder(methods.get(draw(st.sampled_from(METHODS))), shape, knobs, 4).choices
+    shape, part = draw(shapes), st.floats(0, 1)
+    method = draw(st.sampled_from(METHODS))
+    if method == "block":  # smaller units than are offered, so that there are many blocks, some of them empty
+        pattern, size = draw(st.sampled_from(["columns", "rows"])), draw(st.sampled_from([2, 4, 8]))
+        kept = draw(st.integers(1, shape[0] * shape[1] // 16))
+        return shape, Choice.of("block", pattern=pattern, size=size, kept=kept)
+    names = {ask: draw(st.sampled_from(allowed)) for ask, allowed in methods.CATEGORIES.items()}
+    knobs = Knobs(draw(part), draw(part), draw(part), **names)
+    offered = ladder(methods.get(method), shape, knobs, 4).choices
     return shape, draw(st.sampled_from(offered or (Choice.of("lowrank", rank=4),)))
 
 
@@ -59,7 +64,7 @@ def units(module: Any, name: str) -> int:
     shape = module.shape
     if name.startswith(("up_", "down_")):
         shape = module.factor_shapes[name.startswith("down_")]
-    return int(shape[0] * shape[1]) // (64 if getattr(module, name.replace("mask", "values")).dim() == 3 else 1)
+    return int(shape[0] * shape[1]) // getattr(module, name.replace("mask", "values"))[0].numel()
 
 
 def reconstructed(module: Any) -> Tensor:
@@ -78,11 +83,18 @@ def reconstructed(module: Any) -> Tensor:
 def plain(module: Any, prefix: str, shape: tuple[int, int]) -> Tensor:
     values, bits = getattr(module, f"{prefix}values"), unpack_bits(getattr(module, f"{prefix}mask"))
     matrix = torch.zeros(shape, dtype=values.dtype)
+    pattern, size = module.patterns[prefix][0], values[0].numel()
     across = shape[1] // 8
     for value, unit in zip(values, bits.nonzero()[:, 0].tolist(), strict=True):
-        if values.dim() == 3:
+        if pattern == "blocks":
             row, column = 8 * (unit // across), 8 * (unit % across)
             matrix[row : row + 8, column : column + 8] = value
+        elif pattern == "columns":
+            row = size * (unit // shape[1])
+            matrix[row : row + size, unit % shape[1]] = value
+        elif pattern == "rows":
+            column = size * (unit // shape[0])
+            matrix[unit % shape[0], column : column + size] = value
         else:
             matrix[unit // shape[1], unit % shape[1]] = value
     return matrix
@@ -155,6 +167,10 @@ def test_packing_bits_is_undone_by_unpacking(bits: list[bool]) -> None:
 CHANGING = [
     Choice.of("sparse", pattern="unstructured", kept=100),
     Choice.of("lowrank+sparse", rank=4, pattern="blocks", kept=3),
+    Choice.of("lowrank+sparse", rank=4, pattern="rows", kept=5),
+    Choice.of("sparse", pattern="rows", kept=5),
+    Choice.of("block", pattern="columns", size=4, kept=37),
+    Choice.of("block", pattern="rows", size=8, kept=20),
     Choice.of("pruned-lowrank", rank=8, kept_up=50, kept_down=60),
     Choice.of("kronecker", m1=4, n1=4, terms=12),
 ]

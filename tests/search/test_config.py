@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,37 @@ def test_what_is_not_built_yet_is_refused(file: Path, text: str, key: str) -> No
     said = sentence(file, text)
     assert f" {key}: " in said
     assert said.endswith("is not supported yet")
+
+
+def test_an_lstm_student_brings_defaults_of_its_own(file: Path) -> None:
+    config = load_config(file, ["space.student={lstm: {hidden: 64}}", "space.distillation.temperature=2"])
+    assert config.space.student is not None
+    assert config.space.student.hidden == Fixed(64)
+    assert config.space.student.layers == Range(1, 2)
+    assert config.space.distillation.objective == Choices(("logits", "logits+hidden"))
+    assert config.space.distillation.learning_rate == Range(5e-4, 5e-3, log=True)
+    assert config_from(config.resolved()) == config
+
+
+def test_the_preset_of_lstm_students_can_be_overridden(file: Path) -> None:
+    config = load_config(file, ["space.preset=xtremedistil", "space.distillation.learning_rate=0.002"])
+    assert config.space.student is not None
+    assert config.space.student.hidden == Range(100, 600)
+    assert config.space.distillation.learning_rate == Fixed(0.002)
+    assert config.space.distillation.label_weight == Fixed(0.0)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("space.distillation.objective=relations", "'relations' is not allowed: an LSTM student has no attention"),
+        ("space.distillation.objective={choices: [logits, logits+hidden+attention]}", "allowed: labels, logits"),
+        ("space.student={lstm: {hidden: [10.5, 20]}}", "10.5 is not allowed: whole numbers"),
+    ],
+)
+def test_what_an_lstm_cannot_be_or_learn_from_is_refused(file: Path, override: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        load_config(file, ["space.student={lstm: {}}", override])
 
 
 def test_a_resume_may_change_trials_but_not_the_space(file: Path) -> None:

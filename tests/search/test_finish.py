@@ -19,10 +19,10 @@ from spaces.plan import Plan
 Configure = Callable[..., Config]
 
 
-@pytest.fixture
-def work(configure: Configure, cache: Path) -> WorkSpec:
-    """Kronecker is all that this space offers."""
-    overrides = ("space.methods=[dense, kronecker]", "space.granularity=none", "fidelity.max_steps=2")
+@pytest.fixture(params=["space.methods=[dense, kronecker]", "space.student={lstm: {embedding: 8}}"])
+def work(request: pytest.FixtureRequest, configure: Configure, cache: Path) -> WorkSpec:
+    """These spaces offer nothing but Kronecker products, and nothing but LSTMs."""
+    overrides = (request.param, "space.granularity=none", "fidelity.max_steps=2")
     return WorkSpec(configure(*overrides).to_yaml(), str(cache))
 
 
@@ -39,6 +39,8 @@ def test_the_uniform_baseline_is_low_rank_whatever_the_space_offers(
     row = uniform_baseline(work, 0.6)
     workspace_of.cache_clear()
     assert {choice.method for _, choice in plans[0].student} == {"lowrank"}
+    assert plans[0].student.lstm is None
+    assert plans[0].distillation.learning_rate <= 2.5e-4
     assert row == {"name": "uniform-0.60", "failed": "RuntimeError: loss is not finite"}
 
 

@@ -20,6 +20,7 @@ from spaces.errors import UserError
 from spaces.signature import read_signature
 
 Configure = Callable[..., Config]
+LSTM = {"student": {"lstm": {"hidden": [8, 24], "embedding": [8, 16], "layers": 1}}}
 
 
 def test_it_counts_groups_and_says_reachable_sizes(configure: Configure) -> None:
@@ -34,6 +35,19 @@ def test_it_counts_groups_and_says_reachable_sizes(configure: Configure) -> None
     assert said["smallest student"] == f"{found.smallest_mb:.2f} MB"
     assert said["largest student"].endswith(" MB")
     assert found.as_dict()["total_s"] == found.total_s
+
+
+def test_lstm_students_have_sizes_in_place_of_groups(configure: Configure) -> None:
+    config = configure(space=LSTM, constraints={"flops": 1e6})
+    found = forecast(config)
+    assert found.groups == found.excluded == {}
+    assert dict(found.rows())["student"] == "bidirectional LSTM: hidden 8 to 24, embedding 8 to 16, layers 1"
+    assert found.smallest_mb < found.largest_mb
+    assert found.measured
+    with pytest.raises(UserError, match=r"constraints.params: 10 cannot be met; no student of this space has less"):
+        forecast(configure(space=LSTM, constraints={"params": 10}))
+    with pytest.raises(UserError, match=r"constraints.size_mb: 0.001 MB cannot be met"):
+        forecast(configure(space=LSTM, constraints={"size_mb": 0.001}))
 
 
 def test_the_signature_on_paper_is_the_trained_teachers(configure: Configure, recipe_file: Path) -> None:

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.neighbours import neighbour
+from spaces.cost import cost
 from spaces.curves import Curves
 from spaces.domains import Choices, Fixed, Range
+from spaces.lstm_space import LstmSpace
 from spaces.signature import make_signature
 from spaces.space import Space
 from spaces.tensors import TensorSpec
@@ -19,6 +21,15 @@ DOMAINS = {
     "objective": Choices(("logits", "relations")),
     "label_weight": Fixed(0.25),
 }
+
+
+def lstm_space(max_bytes: float) -> LstmSpace:
+    shapes = {"embeddings.word_embeddings.weight": (30000, 384), "classifier.weight": (2, 384)}
+    config = {"architectures": ["BertForSequenceClassification"], "hidden_size": 384, "vocab_size": 30000}
+    signature = make_signature(config, [TensorSpec(name, "F32", shape) for name, shape in shapes.items()])
+    sizes = {"hidden": Range(100, 600), "embedding": Range(50, 300), "layers": Range(1, 2)}
+    taught = DOMAINS | {"objective": Choices(("logits", "labels"))}
+    return LstmSpace(signature, sizes, taught, max_bytes=max_bytes)
 
 
 def small_space() -> Space:
@@ -52,6 +63,23 @@ def test_a_neighbour_is_a_plan_of_the_space_with_about_the_same_bytes(seed: int,
     assert plan.distillation.objective in ("logits", "relations")
     assert plan.distillation.label_weight == 0.25
     assert space.encode(plan)["budget"] >= low * 0.5
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(100, 600), st.integers(50, 300))
+def test_a_neighbour_of_an_lstm_is_one_of_about_its_sizes_within_the_limit(
+    seed: int, hidden: int, embedding: int
+) -> None:
+    space = lstm_space(max_bytes=30e6)
+    start = {"lstm.hidden": hidden, "lstm.embedding": embedding, "distillation.temperature": 2.0}
+    near = neighbour(space, start, np.random.default_rng(seed))
+    here, there = space.student(start).lstm, near.student.lstm
+    assert here is not None
+    assert there is not None
+    assert 0.3 < there.hidden / here.hidden < 3
+    assert 0.3 < there.embedding / here.embedding < 3
+    assert cost(near, space.signature, sequence_length=1).file_bytes <= 30e6
+    assert near.distillation.label_weight == 0.25
 
 
 def test_the_same_seed_makes_the_same_move() -> None:

@@ -55,6 +55,19 @@ def test_a_budget_below_reach_is_refused_with_the_nearest(configure: Configure) 
     assert make_plan(configure(), keep=None, size_mb=least, **OPTIONS).plan.student.choices
 
 
+def test_an_lstm_plan_is_the_largest_that_fits(configure: Configure) -> None:
+    config = configure(space={"student": {"lstm": {"hidden": [8, 64], "embedding": [8, 32], "layers": 1}}})
+    recipe = make_plan(config, keep=None, size_mb=0.03, **OPTIONS)
+    price = cost(recipe.plan, signature_of(recipe), sequence_length=8)
+    assert recipe.plan.student.lstm is not None
+    assert 20_000 < price.file_bytes <= 30_000
+    assert 5e-4 <= recipe.plan.distillation.learning_rate <= 5e-3
+    with pytest.raises(UserError, match="--keep counts the teacher's matrices, of which an LSTM student keeps none"):
+        make_plan(config, keep=0.5, size_mb=None, **OPTIONS)
+    with pytest.raises(UserError, match=r"--size-mb 0.001 MB cannot be met; the smallest student of this space takes"):
+        make_plan(config, keep=None, size_mb=0.001, **OPTIONS)
+
+
 def test_the_recipe_names_teacher_data_and_budgets(configure: Configure, tmp_path: Path) -> None:
     config = configure("search.seed=3", "resources.cpu=2")
     recipe = make_plan(config, keep=0.5, size_mb=None, **OPTIONS)

@@ -12,9 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.sampling import PROPOSED, good_learning_rate, make_sampler, nearest_distillation, propose, van_der_corput
+from search.sampling import (
+    LSTM_LEARNING_RATE,
+    PROPOSED,
+    good_learning_rate,
+    make_sampler,
+    nearest_distillation,
+    propose,
+    van_der_corput,
+)
 from spaces.curves import Curves
 from spaces.domains import Choices, Domain, Fixed, Range
+from spaces.lstm_space import LstmSpace
 from spaces.plan import Distillation
 from spaces.signature import Signature, make_signature
 from spaces.space import Space
@@ -72,6 +81,22 @@ def test_a_proposal_encodes_without_tilts_and_needs_no_sampling(space: Space) ->
         study = optuna.create_study()
         study.enqueue_trial(values, user_attrs={"plan": plan.as_dict()})
         assert space.suggest(study.ask()) == plan
+
+
+def test_proposed_lstm_students_cover_their_sizes_and_have_one_layer() -> None:
+    sizes: dict[str, Domain] = {"hidden": Range(8, 64), "embedding": Range(8, 64), "layers": Range(1, 2)}
+    space = LstmSpace(signature(), sizes, DISTILLATION | {"learning_rate": Range(5e-4, 3e-3, log=True)})
+    plans = [plan for number in range(30) if (plan := propose(space, number)) is not None]
+    assert len(plans) == 20
+    students = [plan.student.lstm for plan in plans if plan.student.lstm is not None]
+    for name in ("hidden", "embedding"):
+        found = sorted(getattr(lstm, name) for lstm in students)
+        assert max(log(b / a) for a, b in pairwise([8, *found, 64])) < 0.25 * log(8)
+    assert {lstm.layers for lstm in students} == {1}
+    assert {plan.distillation.learning_rate for plan in plans} == {LSTM_LEARNING_RATE}
+    front = [{"lstm.hidden": 16, "lstm.embedding": 32, "distillation.learning_rate": 1e-3}]
+    assert propose(space, PROPOSED - 1, front) is not None
+    assert propose(space, PROPOSED - 1) is None
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,28 @@ def test_a_trial_that_was_interrupted_ends_as_one_that_was_not(
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.parametrize(
+    "taught",
+    [
+        Distillation(shrink_rounds=3),
+        Distillation(penalty=1e-3, shrink_share=0.6),
+        Distillation(schedule="stages", unfreeze="gradual"),
+        Distillation("teacher-labels"),
+    ],
+    ids=["rounds", "penalty", "stages", "teacher-labels"],
+)
+def test_every_way_of_training_ends_in_the_predicted_file_and_can_be_resumed(
+    workspace: Workspace, plan: Plan, tmp_path: Path, taught: Distillation
+) -> None:
+    chosen = replace(plan, distillation=taught)
+    whole = train(workspace, chosen, tmp_path / "whole")
+    assert whole.columns["size_mb"] == whole.columns["size_mb_predicted"]
+    train(workspace, chosen, tmp_path / "half", report=lambda rung: rung.rung == 1)
+    train(workspace, chosen, tmp_path / "again", start=tmp_path / "half" / STATE_FILE)
+    files = [tmp_path / name / "model" / "model.safetensors" for name in ("whole", "again")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_a_loss_that_is_not_finite_ends_the_trial_with_its_step(
     workspace: Workspace, plan: Plan, tmp_path: Path
 ) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from spaces import methods
-from spaces.coordinates import offered_patterns
 from spaces.curves import Curves
 from spaces.signature import Signature, make_signature
 from spaces.space import Space
@@ -82,9 +81,9 @@ def draw(space: Space, seed: int) -> dict[str, Any]:
     for unit in space.codec.method_units:
         values[f"{unit}.method"] = rng.choice(space.methods)
         for ask in methods.get(values[f"{unit}.method"]).asks:
-            pattern = rng.choice(offered_patterns())
-            number = rng.uniform(0.05, 0.95) if ask == "split" else rng.random()
-            values[f"{unit}.{ask}"] = pattern if ask == "pattern" else number
+            names = methods.CATEGORIES.get(ask)
+            low, high = (0.05, 0.95) if ask == "split" else (0.0, 1.0)
+            values[f"{unit}.{ask}"] = rng.choice(names) if names else rng.uniform(low, high)
     return values | {f"{unit}.tilt": rng.uniform(-2, 2) for unit in space.codec.tilt_units}
 
 

@@ -19,7 +19,7 @@ from spaces.signature import Signature
 from spaces.space import Space
 
 DEFAULT = ("dense", "lowrank", "kronecker", "sparse", "lowrank+sparse")
-EVERY = ("dense", "lowrank", "kronecker", "sparse", "lowrank+sparse", "pruned-lowrank")
+EVERY = ("dense", "lowrank", "kronecker", "sparse", "lowrank+sparse", "pruned-lowrank", "block")
 COARSE = ("model", "kind", "layer", "kind+layer", "group")
 GRANULARITIES = ("none", *COARSE, "matrix")
 SEEDS = st.integers(0, 2**32)

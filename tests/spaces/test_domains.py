@@ -73,3 +73,12 @@ def test_words_come_from_a_list() -> None:
         parse("logit", allowed=allowed)
     with pytest.raises(UserError, match="is not known"):
         parse([1, 2], allowed=allowed)
+
+
+def test_whole_numbers_and_flags_are_told_from_other_values() -> None:
+    assert parse(4, minimum=1, whole=True) == Fixed(4)
+    with pytest.raises(UserError, match=r"4\.5 is not a whole number"):
+        parse(4.5, whole=True)
+    assert parse({"choices": [True, False]}, allowed=(True, False)) == Choices((True, False))
+    with pytest.raises(UserError, match="1 is not known; allowed: true, false"):
+        parse(1, allowed=(True, False))

@@ -13,6 +13,7 @@ from spaces import methods
 from spaces.errors import UserError
 from spaces.methods import Knobs, Method
 from spaces.methods.base import commonest_point, ladder, stored_bytes
+from spaces.methods.block import GROUPS, unit_of
 from spaces.methods.kronecker import MAX_SHAPES, kron_shapes
 from spaces.methods.lowrank import LowRank, rank_grid
 from spaces.methods.sparse import PATTERNS
@@ -20,7 +21,7 @@ from spaces.plan import DENSE, Choice
 
 SIDES = st.sampled_from([1, 2, 3, 7, 8, 16, 37, 64, 96, 101, 128, 384, 1536])
 UNIT = st.floats(0, 1)
-KNOBS = st.builds(Knobs, st.floats(0.05, 0.95), UNIT, UNIT, st.sampled_from(PATTERNS))
+KNOBS = st.builds(Knobs, st.floats(0.05, 0.95), UNIT, UNIT, st.sampled_from(PATTERNS), st.sampled_from(GROUPS))
 
 
 @pytest.mark.parametrize("name", methods.names())
@@ -37,7 +38,7 @@ def test_ladders_rise_strictly_and_stay_below_dense(name: str, m: int, n: int, k
     assert steps.fit(0) == -1
 
 
-@pytest.mark.parametrize("name", ["kronecker", "sparse", "lowrank+sparse", "pruned-lowrank"])
+@pytest.mark.parametrize("name", ["kronecker", "sparse", "lowrank+sparse", "pruned-lowrank", "block"])
 @settings(max_examples=40, deadline=None)
 @given(knobs=KNOBS, place=UNIT)
 def test_the_knobs_of_a_choice_offer_it_again(name: str, knobs: Knobs, place: float) -> None:
@@ -70,12 +71,43 @@ def test_few_kronecker_shapes_are_offered_and_all_divide(shape: tuple[int, int])
         ("sparse", Choice.of("sparse", pattern="blocks", kept=1), "blocks of 8 do not divide a matrix of 8 x 12"),
         ("sparse", Choice.of("sparse", pattern="n:m", n=2, m=16), "2:16 does not fit rows of 12"),
         ("sparse", Choice.of("sparse", pattern="dots", kept=1), "pattern 'dots' is not known"),
+        ("sparse", Choice.of("sparse", pattern="rows", kept=9), "kept is 9 of 8; allowed: 1 to 8"),
+        ("sparse", Choice.of("sparse", pattern="columns", kept=1), "pattern 'columns' is not known"),
+        ("block", Choice.of("block", pattern="columns", size=3, kept=1), "columns of 3 do not divide a matrix of 8"),
+        ("block", Choice.of("block", pattern="rows", size=6, kept=17), "kept is 17 of 16; allowed: 1 to 16"),
+        ("block", Choice.of("block", pattern="n:m", n=2, m=4), "pattern 'n:m' is not known; allowed: columns, rows"),
         ("pruned-lowrank", Choice.of("pruned-lowrank", rank=2, kept_up=99, kept_down=1), "kept is 99 of 16"),
     ],
 )
 def test_numbers_that_do_not_fit_the_matrix_are_refused(name: str, choice: Choice, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         methods.get(name).stored((8, 12), choice)
+
+
+@pytest.mark.parametrize(
+    ("shape", "group", "unit"),
+    [
+        ((1536, 384), "columns-64", ("columns", 64)),
+        ((384, 1536), "columns-256", ("columns", 384)),
+        ((384, 1536), "rows-256", ("rows", 256)),
+        ((37, 101), "rows-64", ("rows", 101)),
+        ((384, 384), "rows", ("rows", 384)),
+        ((30522, 384), "columns-128", ("rows", 128)),
+    ],
+)
+def test_a_group_means_a_unit_that_divides_the_matrix(
+    shape: tuple[int, int], group: str, unit: tuple[str, int]
+) -> None:
+    assert unit_of(shape, group) == unit
+
+
+def test_only_what_is_stored_in_blocks_and_rows_is_multiplied() -> None:
+    block = Choice.of("block", pattern="columns", size=128, kept=77)
+    assert methods.get("block").multiply_adds((384, 1536), block) == 77 * 128
+    rows = Choice.of("sparse", pattern="rows", kept=40)
+    assert methods.get("sparse").multiply_adds((384, 1536), rows) == 40 * 1536
+    both = Choice.of("lowrank+sparse", pattern="rows", kept=40, rank=16)
+    assert methods.get("lowrank+sparse").multiply_adds((384, 1536), both) == 16 * (384 + 1536) + 40 * 1536
 
 
 def test_the_commonest_point_lies_where_most_intervals_overlap() -> None:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spaces.distillation import FIRST, OPTIONAL
 from spaces.errors import UserError
-from spaces.plan import DENSE, FIRST, OBJECTIVES, Choice, Distillation, Plan, Structure, Student
+from spaces.plan import DENSE, OBJECTIVES, Choice, Distillation, Plan, Structure, Student
 
 CHOICES = st.one_of(
     st.builds(lambda rank: Choice.of("lowrank", rank=rank), st.integers(1, 64)),
@@ -131,6 +132,30 @@ def test_a_plan_is_read_from_a_file(tmp_path: Path) -> None:
 def test_a_field_that_came_later_is_left_out_of_the_json_at_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Plan(Student.of("0" * 16, {}), Distillation(temperature=4.0))
     assert set(plan.as_dict()["distillation"]) == set(FIRST)
-    monkeypatch.setattr("spaces.plan.OPTIONAL", frozenset({"temperature", "label_weight"}))
+    monkeypatch.setattr("spaces.distillation.OPTIONAL", OPTIONAL | {"temperature", "label_weight"})
     assert set(plan.as_dict()["distillation"]) == set(FIRST) - {"label_weight"}
     assert Plan.from_dict(plan.as_dict()) == plan
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("shrink_rounds", 0, "whole numbers from 1"),
+        ("shrink_rounds", 2.5, "whole numbers from 1"),
+        ("shrink_share", 0.0, "must lie in"),
+        ("regrow", 1, "true or false"),
+        ("schedule", "stage", "did you mean 'stages'"),
+        ("penalty", -1.0, "must lie in"),
+        ("layer_map", "rail", "allowed"),
+    ],
+)
+def test_settings_of_training_that_make_no_sense_are_refused(field: str, value: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Distillation(**{field: value})
+
+
+def test_settings_of_training_come_back_from_their_json() -> None:
+    taught = Distillation("teacher-labels", shrink_rounds=16, regrow=True, penalty=1e-4, schedule="stages")
+    assert Distillation.from_dict(json.loads(json.dumps(taught.as_dict()))) == taught
+    assert set(taught.as_dict()) == {*FIRST, "shrink_rounds", "regrow", "penalty", "schedule"}
+    assert Distillation(shrink_rounds=4.0).shrink_rounds == 4  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from spaces.plan import Choice, Distillation, Plan, Student
 from spaces.signature import Signature
 from spaces.space import Space
 
-EVERY = ("dense", "lowrank", "kronecker", "sparse", "lowrank+sparse", "pruned-lowrank")
+EVERY = ("dense", "lowrank", "kronecker", "sparse", "lowrank+sparse", "pruned-lowrank", "block")
 DISTILLATION: dict[str, Domain] = {
     "learning_rate": Range(2e-5, 5e-4, log=True),
     "temperature": Range(1, 8),

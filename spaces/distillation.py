@@ -1,0 +1,142 @@
+"""How a student is taught: the part of a plan that is training and not structure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from math import isfinite
+from typing import Any
+
+from spaces.canonical import significant
+from spaces.errors import UserError, did_you_mean
+
+OBJECTIVES = (
+    "labels",
+    "teacher-labels",
+    "logits",
+    "logits+hidden",
+    "logits+hidden+attention",
+    "relations",
+)
+"""What a student is taught to match."""
+
+ATTENTION_OBJECTIVES = tuple(name for name in OBJECTIVES if "attention" in name or name == "relations")
+"""Those that look at attention, which an LSTM student does not have."""
+
+SCHEDULES = ("joint", "stages")
+UNFREEZING = ("all", "gradual")
+LAYER_MAPS = ("uniform", "random")
+
+WORDS: Mapping[str, tuple[str, ...]] = {
+    "objective": OBJECTIVES,
+    "schedule": SCHEDULES,
+    "unfreeze": UNFREEZING,
+    "layer_map": LAYER_MAPS,
+}
+"""Fields that are one of a few words."""
+
+COUNTS: Mapping[str, int] = {"shrink_rounds": 1, "penalty_updates": 0}
+"""Fields that are whole numbers, from these on."""
+
+FLAGS = ("regrow",)
+"""Fields that are true or false."""
+
+FIRST = ("objective", "learning_rate", "temperature", "label_weight", "intermediate_weight")
+"""Fields that every plan names."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How the student is taught; numbers are kept to 3 significant digits.
+
+    ``label_weight`` in [0, 1] is the share of the hard-label loss; ``intermediate_weight`` multiplies hidden,
+    attention and relation losses; ``temperature`` softens both distributions (the loss carries its square).
+
+    ``shrink_rounds``: the matrices shrink to their stored form in so many cuts, the kept fraction after cut w of R is
+    final^(w/R) (LadaBERT); 1 starts from the closed form. ``shrink_share`` of the steps are spent shrinking.
+    ``regrow`` lets a pruned weight come back (LadaBERT), else weight and gradient stay zero. ``penalty`` is lambda of
+    the reweighted group lasso on what will be pruned (Li et al. 2020), trained for ``shrink_share`` before the cut,
+    its weights made anew ``penalty_updates`` times; 0 is off.
+
+    ``schedule``: ``joint`` trains one loss; ``stages`` trains representation, then logits, then labels, each ended by
+    validation (Mukherjee and Awadallah, XtremeDistil, algorithm 1), and ``unfreeze: gradual`` thaws the model from
+    the top down in the last two. ``layer_map: random`` pairs the layers of a shallower student with other teacher
+    layers in every epoch (RAIL-KD).
+    """
+
+    objective: str = "logits"
+    learning_rate: float = 2e-4
+    temperature: float = 2.0
+    label_weight: float = 0.0
+    intermediate_weight: float = 1.0
+    shrink_rounds: int = 1
+    shrink_share: float = 0.25
+    regrow: bool = False
+    penalty: float = 0.0
+    penalty_updates: int = 4
+    schedule: str = "joint"
+    unfreeze: str = "all"
+    layer_map: str = "uniform"
+
+    def __post_init__(self) -> None:
+        """Round the numbers and refuse what cannot be trained."""
+        for f in fields(self):
+            object.__setattr__(self, f.name, _checked(f.name, getattr(self, f.name)))
+        if self.learning_rate <= 0 or self.temperature <= 0:
+            raise UserError(f"plan: distillation.learning_rate and temperature must be above 0, not {self}")
+        if not 0 <= self.label_weight <= 1 or self.intermediate_weight < 0:
+            raise UserError(f"plan: distillation.label_weight must lie in [0, 1], not {self.label_weight}")
+        if not 0 < self.shrink_share <= 1 or self.penalty < 0:
+            raise UserError(
+                f"plan: distillation.shrink_share must lie in (0, 1] and penalty be 0 or more, "
+                f"not {self.shrink_share} and {self.penalty}"
+            )
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether the student is trained in another form before it takes its stored one."""
+        return self.shrink_rounds > 1 or self.penalty > 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; of ``OPTIONAL`` fields only what differs from the default, as in older plans."""
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in OPTIONAL or getattr(self, f.name) != f.default
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Distillation:
+        """Make one from plain JSON types; raises UserError for unknown keys."""
+        allowed = [f.name for f in fields(cls)]
+        if not isinstance(value, Mapping):
+            raise UserError(f"plan: distillation is {value!r}; expected a mapping")
+        for key in value:
+            if key not in allowed:
+                close = did_you_mean(str(key), allowed)
+                raise UserError(f"plan: distillation: unknown key {key!r}{close}; allowed: {allowed}")
+        return cls(**value)
+
+
+OPTIONAL: frozenset[str] = frozenset({f.name for f in fields(Distillation)} - set(FIRST))
+"""Fields that plans leave out at their default, so that a new one changes no hash."""
+
+
+def _checked(name: str, value: Any) -> Any:
+    """Return the value of a field as it is kept; raises UserError for another type or word."""
+    if name in WORDS:
+        if value not in WORDS[name]:
+            close = did_you_mean(str(value), list(WORDS[name]))
+            raise UserError(f"plan: distillation.{name} is {value!r}{close}; allowed: {WORDS[name]}")
+        return value
+    if name in FLAGS:
+        if not isinstance(value, bool):
+            raise UserError(f"plan: distillation.{name} is {value!r}; allowed: true or false")
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise UserError(f"plan: distillation.{name} is {value!r}; expected a number")
+    if name not in COUNTS:
+        return significant(float(value))
+    if value != int(value) or value < COUNTS[name]:
+        raise UserError(f"plan: distillation.{name} is {value!r}; allowed: whole numbers from {COUNTS[name]}")
+    return int(value)
