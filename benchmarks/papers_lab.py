@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,9 @@ FEW_LABELS_STEPS = 300
 TAGS = ("snips",)
 """Sets of tokens and tags; the others are of text and label."""
 BATCH = 32
+
+Answer = Callable[[Any], Any]
+"""Gives the logits of encoded rows."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Lab:
             labelled = self._folder / f"train.{self.place.suffix}"
             chosen, left = per_class(list(read_rows(train)), self.labels, self.place.name in TAGS)
             write_rows(labelled, chosen)
-        own = self.place.transfer.read_text(encoding="utf-8").splitlines() if self.place.transfer else []
+        own = texts_of(self.place.transfer) if self.place.transfer else []
         lines = [" ".join(r["tokens"]) if "tokens" in r else r["text"] for r in left] + own
         texts.write_text("\n".join(" ".join(line.split()) for line in lines if line.strip()) + "\n", encoding="utf-8")
         return labelled, texts
@@ -116,7 +120,8 @@ class Lab:
                 steps = round(arm.passes * len(taught["data"]) / BATCH)
             if steps:
                 distil(model, **taught, budget=Budget(steps, (1.0,), BATCH), seed=seed)
-        value, per_row = self.judge(work, model)
+        answer, extra = self.answering(work, model, arm.int8, claim.measured)
+        value, per_row = self.judge(work, answer)
         return {
             "claim": claim.number,
             "set": self.place.name,
@@ -129,7 +134,41 @@ class Lab:
             "kept": round(kept, 4),
             "seconds": round(time.perf_counter() - began, 1),
             "data": dict(work.data.hashes),
+            **extra,
         }
+
+    def answering(self, work: Any, model: Any, int8: bool, measured: bool) -> tuple[Answer, dict[str, Any]]:
+        """Return what gives logits of rows, and with ``measured`` bytes and latencies (thread's clock, one thread)."""
+        from compressors.distill.batches import collate
+        from compressors.distill.evaluate import predict
+        from compressors.meter import Meter
+        from compressors.saving import save_student, weights_bytes
+        from search.onnx import export, input_names, quantise, runner
+
+        if not measured:
+            return lambda rows: predict(model, rows), {}
+        with tempfile.TemporaryDirectory() as folder:
+            if int8:
+                exact, file = Path(folder) / "model.onnx", Path(folder) / "model.int8.onnx"
+                export(model, input_names(model, work.teacher.tokenizer), exact)
+                quantise(exact, file)
+                size, run = file.stat().st_size, runner(file)
+            else:
+                save_student(model, Path(folder) / "model")
+                size, run = weights_bytes(Path(folder) / "model"), model
+        extra: dict[str, Any] = {"size_mb": size / 1e6}
+        for batch in (1, 32):
+            timing = Meter(work.teacher.model, batch, 32).sitting({"teacher": work.teacher.model, "student": run})
+            extra[f"latency_ratio_{batch}"] = timing[1].ms / timing[0].ms
+        if not int8:
+            return lambda rows: predict(model, rows), extra
+
+        def one_by_one(rows: Any) -> Any:
+            """Activations are scaled for each call, so that batches would change the answers."""
+            singles = (collate(rows, np.array([row])).inputs for row in range(len(rows)))
+            return [run({name: tensor.numpy() for name, tensor in inputs.items()})[0] for inputs in singles]
+
+        return one_by_one, extra
 
     def plan(self, arm: Arm, keep: float) -> tuple[Any, float]:
         """Return the plan of an arm and the share of the encoder's bytes that it stores."""
@@ -151,13 +190,12 @@ class Lab:
         student = space.student(values, arm.allocator)
         return Plan(student, taught), space.codec.stored(student) / space.codec.dense_bytes
 
-    def judge(self, work: Any, model: Any) -> tuple[float, Any]:
+    def judge(self, work: Any, answer: Answer) -> tuple[float, Any]:
         """Return the metric, and what it is made of row by row: right or wrong, or entities right, found and true."""
-        from compressors.distill.evaluate import predict
         from search.tasks.entities import entities
 
         splits = [work.rows.validation, work.rows.test]
-        logits = [row for rows in splits for row in predict(model, rows)]
+        logits = [row for rows in splits for row in answer(rows)]
         labels = [label for rows in splits for label in rows.labels]
         if work.spec.kind.name != "token-classification":
             right = np.array([int(np.argmax(row) == label) for row, label in zip(logits, labels, strict=True)])
@@ -172,6 +210,13 @@ class Lab:
             counts.append([len(ours & theirs), len(ours), len(theirs)])
         sums = np.array(counts).sum(0)
         return float(2 * sums[0] / max(1, sums[1] + sums[2])), counts
+
+
+def texts_of(file: Path) -> list[str]:
+    """Return the texts of a transfer file: lines, or the column text of a csv file."""
+    if file.suffix == ".csv":
+        return [row["text"] for row in read_rows(file)]
+    return file.read_text(encoding="utf-8").splitlines()
 
 
 def read_rows(file: Path) -> Iterator[dict[str, Any]]:

@@ -28,11 +28,16 @@ class Verdict:
     low: float
     high: float
     seeds: int
+    margin: float = 0.0
+    measured: tuple[str, str] = ("", "")
+    slower: bool | None = None
 
     @property
     def word(self) -> str:
-        """``holds`` or ``reversed`` where the interval leaves out 0, else ``undecided``."""
-        return "holds" if self.low > 0 else "reversed" if self.high < 0 else "undecided"
+        """``holds`` or ``reversed`` where the interval leaves out 0 (or minus the margin), else ``undecided``."""
+        if self.slower is not None:
+            return "holds" if self.slower else "reversed"
+        return "holds" if self.low > -self.margin else "reversed" if self.high < -self.margin else "undecided"
 
     @property
     def line(self) -> str:
@@ -127,7 +132,8 @@ def report(rows: list[dict[str, Any]]) -> str:
         )
         for v in made:
             parts.append(
-                f"| {v.data} | {v.keep:g} | {v.better} | {v.means[0]:.1f} | {v.worse} | {v.means[1]:.1f} | "
+                f"| {v.data} | {v.keep:g} | {v.better}{v.measured[0]} | {v.means[0]:.1f} "
+                f"| {v.worse}{v.measured[1]} | {v.means[1]:.1f} | "
                 f"{v.difference:+.1f} [{v.low:+.1f}, {v.high:+.1f}] | {v.word} | {v.seeds} |"
             )
     return "\n".join(parts) + "\n"

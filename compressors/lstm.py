@@ -42,7 +42,9 @@ def word_vectors(factors: Factors, width: int, init: str) -> Tensor:
     """Return the teacher's words in ``width`` dimensions, (V, width), scaled to a mean square of 1 per coordinate.
 
     W ~= up down of rank ``width`` (the SVD, or under ``whitened`` inits the one that weighs words by frequency), seen
-    in an orthonormal basis of the rows of ``down``: U_r diag(s_r) for the plain SVD, so that distances are kept.
+    in an orthonormal basis of the rows of ``down``: U_r diag(s_r) for the plain SVD, so that distances are kept. The
+    scale matters: 300 steps on SST-2 sentences ended at 81.7 %, and at 75.5 with words of a twentieth of it, which is
+    about the teacher's; weighing by frequency did not (81.3; one seed, standard error 0.9).
     """
     up, down = factors.low_rank(word_table(factors.signature).path, init)
     _, upper = torch.linalg.qr(down[:width].T.double())
