@@ -196,7 +196,7 @@ def test_a_training_in_stages_goes_on_in_the_same_bits_from_every_rung(
 def test_stages_need_what_their_parts_need() -> None:
     assert needed_for(STAGES, 2, 4) == ("hidden.4", "logits")
     inside = Distillation("logits+hidden", schedule="stages")
-    assert needed_for(inside, 2, 4) == ("hidden.0", "hidden.2", "hidden.4", "logits")
+    assert needed_for(inside, 2, 4) == ("hidden.0", "hidden.1", "hidden.4", "logits")
     chance = Distillation("logits+hidden", layer_map="random")
     assert needed_for(chance, 2, 4) == ("logits", *(f"hidden.{i}" for i in range(5)))
 
