@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +52,15 @@ class Lab:
     def __init__(self, place: Place, labels: int | None, folder: Path) -> None:
         self.place, self.labels, self.folder = place, labels, folder
         self._folder = folder / f"{place.name}-{labels or 'all'}"
+        self._open: dict[bool, Any] = {}
 
-    @cache
     def workspace(self, transfer: bool) -> Any:
         """Return the workspace with or without transfer text; both share the teacher."""
         from search.workspace import open_workspace
 
-        return open_workspace(self.config(transfer))
+        if transfer not in self._open:
+            self._open[transfer] = open_workspace(self.config(transfer))
+        return self._open[transfer]
 
     def config(self, transfer: bool) -> Any:
         """Return the config of the set, with or without transfer text."""
