@@ -20,6 +20,10 @@ GRID = 101
 """Points along either knob at which ``encode`` looks for one that suits several shapes."""
 FORMED_ABOVE = 0.7
 """From this share of the dense multiply-adds on the layer forms W once and multiplies it: that is faster (measured)."""
+BATCHED_BELOW = 32
+COPIED_AS = 50
+"""With a last factor of more rows than ``BATCHED_BELOW`` numbers are moved between the two products; each takes as long
+as ``COPIED_AS`` multiply-adds."""
 
 
 class Kronecker(Method):
@@ -39,9 +43,9 @@ class Kronecker(Method):
     def multiply_adds(self, shape: Shape, choice: Choice) -> int:
         """Cheaper of the two orders, per term (KroneckerBERT, eq. 7, as multiply-adds); m n where W is formed."""
         m1, n1, terms = choice["m1"], choice["n1"], choice["terms"]
-        m2, n2 = shape[0] // m1, shape[1] // n1
-        factored = terms * min(m2 * n2 * n1 + m1 * n1 * m2, m1 * n1 * n2 + m2 * n2 * m1)
-        return factored if factored <= FORMED_ABOVE * shape[0] * shape[1] else shape[0] * shape[1]
+        work, moved = _order(m1, n1, shape[0] // m1, shape[1] // n1)
+        formed = terms * (work + COPIED_AS * moved) > FORMED_ABOVE * shape[0] * shape[1]
+        return shape[0] * shape[1] if formed else terms * work
 
     def row_multiply_adds(self, shape: Shape, choice: Choice) -> int:
         """Terms x n: one row is the outer product of a row of A and a row of B."""
@@ -74,6 +78,17 @@ class Kronecker(Method):
         best = np.argwhere(votes == votes.max())
         centre = best[np.abs(best - best.mean(0)).sum(1).argmin()] / (GRID - 1)
         return [Knobs(kron_out=float(centre[0]), kron_in=float(centre[1])), *super().shared_knobs(matrices, itemsize)]
+
+
+def _order(m1: int, n1: int, m2: int, n2: int) -> tuple[int, int]:
+    """Return multiply-adds of a term in the cheaper order, and how many numbers are moved between its products.
+
+    Of equal orders the one whose last factor is smaller.
+    """
+    b_first = (n1 * m2 * (n2 + m1), m1 * n1, n1 * m2 if m1 > BATCHED_BELOW and m2 > 1 else 0)
+    a_first = (n2 * m1 * (n1 + m2), m2 * n2, n2 * m1 if m2 > BATCHED_BELOW and m1 > 1 else 0)
+    work, _, moved = min(b_first, a_first)
+    return work, moved
 
 
 def _share(part: int, whole: int) -> float:
