@@ -37,8 +37,8 @@ BATCHED_BELOW = 32
 """Up to this many rows of A a batched product is the fastest kernel for Kronecker layers, above it a plain one."""
 FORMED_ABOVE = 0.7
 """From this share of the dense layer's multiply-adds on, Kronecker factors run slower than the matrix they make."""
-COPIED_AS = 50
-"""Moving a number between the two products of a Kronecker layer counts as so many multiply-adds in that comparison."""
+COPIED_AS = 65
+"""A number that is moved before, between or after the products takes as long as so many multiply-adds."""
 
 Shape = tuple[int, int]
 
@@ -171,8 +171,8 @@ class Kronecker(Assembled):
         m2, n2 = self.shape[0] // m1, self.shape[1] // n1
         self.a = _parameter(terms, m1, n1)
         self.b = _parameter(terms, m2, n2)
-        self.b_first, work = kronecker_order(m1, n1, m2, n2)
-        self.formed = terms * work > FORMED_ABOVE * self.shape[0] * self.shape[1]
+        self.b_first, work, moved = kronecker_order(m1, n1, m2, n2, terms)
+        self.formed = work + COPIED_AS * moved > FORMED_ABOVE * self.shape[0] * self.shape[1]
 
     def assemble(self) -> tuple[Tensor, ...]:
         """(W,) where it is formed, all terms by one product of the rearranged factors; else the last factor's."""
@@ -211,15 +211,18 @@ class Kronecker(Assembled):
         return torch.einsum("k...p,k...q->...pq", self.a[:, ids // m2], self.b[:, ids % m2]).flatten(-2)
 
 
-def kronecker_order(m1: int, n1: int, m2: int, n2: int) -> tuple[bool, int]:
-    """Return whether B comes first, and the work of a term: multiply-adds, and numbers moved in between.
+def kronecker_order(m1: int, n1: int, m2: int, n2: int, terms: int) -> tuple[bool, int, int]:
+    """Return whether B comes first, the multiply-adds (KroneckerBERT, eq. 7), and how many numbers are moved.
 
-    KroneckerBERT, eq. 7. Of equal orders the one whose last factor is smaller: it is multiplied in batches.
+    Of equal orders the one whose last factor is smaller: up to ``BATCHED_BELOW`` rows it is multiplied in batches, as
+    its input lies. A larger one needs its input and output transposed; A first all inputs and outputs.
     """
-    b_first = (n1 * m2 * (n2 + m1), m1 * n1, n1 * m2 if m1 > BATCHED_BELOW and m2 > 1 else 0)
-    a_first = (n2 * m1 * (n1 + m2), m2 * n2, n2 * m1 if m2 > BATCHED_BELOW and m1 > 1 else 0)
+    b_moved = terms * n1 * m2 + m1 * m2 if m1 > BATCHED_BELOW and m2 > 1 else 0
+    a_moved = n1 * n2 + m1 * m2 + (terms * n2 * m1 if m2 > BATCHED_BELOW and m1 > 1 else 0)
+    b_first = (terms * n1 * m2 * (n2 + m1), m1 * n1, b_moved)
+    a_first = (terms * n2 * m1 * (n1 + m2), m2 * n2, a_moved)
     work, _, moved = min(b_first, a_first)
-    return b_first <= a_first, work + COPIED_AS * moved
+    return b_first <= a_first, work, moved
 
 
 def kronecker_product(x: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -21,9 +21,9 @@ GRID = 101
 FORMED_ABOVE = 0.7
 """From this share of the dense multiply-adds on the layer forms W once and multiplies it: that is faster (measured)."""
 BATCHED_BELOW = 32
-COPIED_AS = 50
-"""With a last factor of more rows than ``BATCHED_BELOW`` numbers are moved between the two products; each takes as long
-as ``COPIED_AS`` multiply-adds."""
+COPIED_AS = 65
+"""A last factor of up to ``BATCHED_BELOW`` rows takes its input as it lies; else numbers are moved, each of which takes
+as long as ``COPIED_AS`` multiply-adds. The layer has the same rule."""
 
 
 class Kronecker(Method):
@@ -41,11 +41,11 @@ class Kronecker(Method):
         return (Stored("a", (terms, m1, n1)), Stored("b", (terms, shape[0] // m1, shape[1] // n1)))
 
     def multiply_adds(self, shape: Shape, choice: Choice) -> int:
-        """Cheaper of the two orders, per term (KroneckerBERT, eq. 7, as multiply-adds); m n where W is formed."""
+        """Cheaper of the two orders (KroneckerBERT, eq. 7, as multiply-adds); m n where W is formed."""
         m1, n1, terms = choice["m1"], choice["n1"], choice["terms"]
-        work, moved = _order(m1, n1, shape[0] // m1, shape[1] // n1)
-        formed = terms * (work + COPIED_AS * moved) > FORMED_ABOVE * shape[0] * shape[1]
-        return shape[0] * shape[1] if formed else terms * work
+        work, moved = _order(m1, n1, shape[0] // m1, shape[1] // n1, terms)
+        formed = work + COPIED_AS * moved > FORMED_ABOVE * shape[0] * shape[1]
+        return shape[0] * shape[1] if formed else work
 
     def row_multiply_adds(self, shape: Shape, choice: Choice) -> int:
         """Terms x n: one row is the outer product of a row of A and a row of B."""
@@ -80,13 +80,15 @@ class Kronecker(Method):
         return [Knobs(kron_out=float(centre[0]), kron_in=float(centre[1])), *super().shared_knobs(matrices, itemsize)]
 
 
-def _order(m1: int, n1: int, m2: int, n2: int) -> tuple[int, int]:
-    """Return multiply-adds of a term in the cheaper order, and how many numbers are moved between its products.
+def _order(m1: int, n1: int, m2: int, n2: int, terms: int) -> tuple[int, int]:
+    """Return the multiply-adds of the cheaper order, and how many numbers it moves before, between and after.
 
     Of equal orders the one whose last factor is smaller.
     """
-    b_first = (n1 * m2 * (n2 + m1), m1 * n1, n1 * m2 if m1 > BATCHED_BELOW and m2 > 1 else 0)
-    a_first = (n2 * m1 * (n1 + m2), m2 * n2, n2 * m1 if m2 > BATCHED_BELOW and m1 > 1 else 0)
+    b_moved = terms * n1 * m2 + m1 * m2 if m1 > BATCHED_BELOW and m2 > 1 else 0
+    a_moved = n1 * n2 + m1 * m2 + (terms * n2 * m1 if m2 > BATCHED_BELOW and m1 > 1 else 0)
+    b_first = (terms * n1 * m2 * (n2 + m1), m1 * n1, b_moved)
+    a_first = (terms * n2 * m1 * (n1 + m2), m2 * n2, a_moved)
     work, _, moved = min(b_first, a_first)
     return work, moved
 
