@@ -16,6 +16,9 @@ from spaces.plan import Choice
 
 MAX_SHAPES = 12
 """At most this many divisor shapes are offered for a matrix (DESIGN 5)."""
+SKEWED = ((1, 1), (1, 2), (2, 2), (4, 4))
+"""(p, q): shapes m/p x q that are always among them. On MiniLM-L6 at 0.2 of the weights alternation leaves 0.056 of the
+energy with m x 1, 0.061 with the next two and 0.073 with the last, 0.083 to 0.136 with squarer ones."""
 GRID = 101
 """Points along either knob at which ``encode`` looks for one that suits several shapes."""
 FORMED_ABOVE = 0.7
@@ -110,9 +113,9 @@ def _snapped(shape: Shape) -> NDArray[np.int64]:
 def kron_shapes(shape: Shape) -> tuple[tuple[float, float, int, int], ...]:
     """Return at most ``MAX_SHAPES`` offered shapes as (kron_out, kron_in, m1, n1).
 
-    They are divisors of both sides of which at least one term is below half of dense, spread greedily so that the
-    least distance between two of them on log axes is as large as possible, from the skewed end (near low rank, the
-    best on real weights) on. A table of words (m much larger than n) only splits its width: A has one row per word.
+    They are divisors of both sides of which at least one term is below half of dense: those next to low rank
+    (``SKEWED``) where they divide, the rest spread greedily so that the least distance between two of them on log axes
+    is as large as possible. A table of words (m much larger than n) only splits its width: A has one row per word.
     """
     m, n = shape
     table = m > 16 * n
@@ -125,7 +128,8 @@ def kron_shapes(shape: Shape) -> tuple[tuple[float, float, int, int], ...]:
     ]
     if not options:
         return ((0.0, 0.0, 1, 1),)
-    chosen = [max(options, key=lambda o: (o[0] - o[1], o))]
+    skewed = [(m // by, n1) for by, n1 in SKEWED]
+    chosen = [o for o in options if o[2:] in skewed] or [max(options, key=lambda o: (o[0] - o[1], o))]
     while len(chosen) < min(MAX_SHAPES, len(options)):
         chosen.append(
             max(
