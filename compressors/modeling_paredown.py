@@ -37,6 +37,8 @@ BATCHED_BELOW = 32
 """Up to this many rows of A a batched product is the fastest kernel for Kronecker layers, above it a plain one."""
 FORMED_ABOVE = 0.7
 """From this share of the dense layer's multiply-adds on, Kronecker factors run slower than the matrix they make."""
+COPIED_AS = 65
+"""A number that is moved before, between or after the products takes as long as so many multiply-adds."""
 
 Shape = tuple[int, int]
 
@@ -169,29 +171,35 @@ class Kronecker(Assembled):
         m2, n2 = self.shape[0] // m1, self.shape[1] // n1
         self.a = _parameter(terms, m1, n1)
         self.b = _parameter(terms, m2, n2)
-        b_first, a_first = n1 * m2 * (n2 + m1), n2 * m1 * (n1 + m2)  # multiply-adds of a term (KroneckerBERT, eq. 7)
-        self.b_first = b_first <= a_first
-        self.formed = terms * min(b_first, a_first) > FORMED_ABOVE * self.shape[0] * self.shape[1]
+        self.b_first, work, moved = kronecker_order(m1, n1, m2, n2, terms)
+        self.formed = work + COPIED_AS * moved > FORMED_ABOVE * self.shape[0] * self.shape[1]
 
     def assemble(self) -> tuple[Tensor, ...]:
-        """(W,): all terms by one product of the rearranged factors."""
+        """(W,) where it is formed, all terms by one product of the rearranged factors; else the last factor's."""
+        if not self.formed:
+            last = self.a if self.b_first else self.b
+            return (last.flatten(1).T.contiguous().view(last.shape[1], -1),)
         (_, m1, n1), (_, m2, n2) = self.a.shape, self.b.shape
         blocks = self.a.flatten(1).T @ self.b.flatten(1)
         return (blocks.view(m1, n1, m2, n2).transpose(1, 2).reshape(self.shape),)
 
     def dense(self) -> Tensor:
         """Return the sum of the products."""
-        return self.assembled()[0]
+        if self.formed:
+            return self.assembled()[0]
+        blocks = torch.einsum("kpr,kqs->pqrs", self.a, self.b)
+        return blocks.reshape(self.shape)
 
     def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """(A (x) B) x = A X B^T with X = x as (n1, n2), rows first; the cheaper of the two orders."""
+        (matrix,) = self.assembled()
         if self.formed:
-            return F.linear(x, self.dense(), bias)
+            return F.linear(x, matrix, bias)
         grid = x.reshape(-1, self.a.shape[2], self.b.shape[2])
         if self.b_first:
-            y = kronecker_product(grid, self.a, self.b)
+            y = kronecker_product(grid, matrix, self.b)
         else:
-            y = kronecker_product(grid.transpose(1, 2).contiguous(), self.b, self.a).transpose(1, 2)
+            y = kronecker_product(grid.transpose(1, 2).contiguous(), matrix, self.a).transpose(1, 2)
         y = y.reshape(*x.shape[:-1], self.shape[0])
         return y if bias is None else y + bias
 
@@ -203,19 +211,32 @@ class Kronecker(Assembled):
         return torch.einsum("k...p,k...q->...pq", self.a[:, ids // m2], self.b[:, ids % m2]).flatten(-2)
 
 
-def kronecker_product(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Return sum_i A_i X B_i^T (T, m1, m2) for X (T, n1, n2), a (k, m1, n1), b (k, m2, n2); B first.
+def kronecker_order(m1: int, n1: int, m2: int, n2: int, terms: int) -> tuple[bool, int, int]:
+    """Return whether B comes first, the multiply-adds (KroneckerBERT, eq. 7), and how many numbers are moved.
 
-    All terms go through two products. A small A is multiplied in batches; a large one as one plain product, which
-    has to be given contiguous rows (without them it runs up to 4 times slower than the dense layer).
+    Of equal orders the one whose last factor is smaller: up to ``BATCHED_BELOW`` rows it is multiplied in batches, as
+    its input lies. A larger one needs its input and output transposed; A first all inputs and outputs.
     """
-    terms, m1, n1 = a.shape
-    m2 = b.shape[1]
-    partial = F.linear(x, b.flatten(0, 1)).view(-1, n1 * terms, m2)
-    joined = a.permute(1, 2, 0).reshape(m1, n1 * terms)
+    b_moved = terms * n1 * m2 + m1 * m2 if m1 > BATCHED_BELOW and m2 > 1 else 0
+    a_moved = n1 * n2 + m1 * m2 + (terms * n2 * m1 if m2 > BATCHED_BELOW and m1 > 1 else 0)
+    b_first = (terms * n1 * m2 * (n2 + m1), m1 * n1, b_moved)
+    a_first = (terms * n2 * m1 * (n1 + m2), m2 * n2, a_moved)
+    work, _, moved = min(b_first, a_first)
+    return b_first <= a_first, work, moved
+
+
+def kronecker_product(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Return sum_i A_i X B_i^T (T, m1, m2) for X (T, n1, n2) and b (k, m2, n2); ``a`` is (m1, n1 k), terms last.
+
+    All terms go through two products. A small A is multiplied in batches; a large one as one plain product, of
+    matrices with contiguous rows (without them, or with a third axis, it runs up to 4 times slower than dense).
+    """
+    m2, (m1, inner) = b.shape[1], a.shape
+    partial = F.linear(x, b.flatten(0, 1)).view(-1, inner, m2)
     if m1 <= BATCHED_BELOW:
-        return torch.matmul(joined, partial)
-    return F.linear(partial.transpose(1, 2).contiguous(), joined).transpose(1, 2)
+        return torch.matmul(a, partial)
+    flat = partial.transpose(1, 2).reshape(-1, inner)
+    return F.linear(flat, a).view(-1, m2, m1).transpose(1, 2)
 
 
 class Sparse(Assembled):

@@ -35,13 +35,14 @@ class Knobs:
     """The coordinates of a unit that a method may ask for besides its share of bytes (DESIGN 5).
 
     ``split`` in (0, 1) is the share of the second part of a two-part method; ``kron_out`` and ``kron_in`` in [0, 1]
-    are log m1 / log m and log n1 / log n; ``pattern`` names a sparsity pattern, ``group`` the weights that block
-    pruning keeps or drops together.
+    are log m1 / log m and log n1 / log n, by default of A of m x 2: of the shapes that leave least energy the one of
+    fewest FLOPs; ``pattern`` names a sparsity pattern, ``group`` the weights that block pruning keeps or drops
+    together.
     """
 
     split: float = 0.5
-    kron_out: float = 0.5
-    kron_in: float = 0.5
+    kron_out: float = 1.0
+    kron_in: float = 0.1
     pattern: str = "unstructured"
     group: str = "columns-64"
 

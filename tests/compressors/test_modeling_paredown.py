@@ -207,10 +207,11 @@ def test_a_kept_weight_is_dropped_when_anything_changes(choice: Choice) -> None:
 
 
 def test_a_kronecker_layer_forms_its_product_only_where_the_arithmetic_says_so() -> None:
-    assert kronecker.FORMED_ABOVE == modeling.FORMED_ABOVE
+    for name in ("FORMED_ABOVE", "BATCHED_BELOW", "COPIED_AS"):
+        assert getattr(kronecker, name) == getattr(modeling, name)
     assert sparse.BLOCK == modeling.BLOCK
-    for shape in ((48, 96), (96, 96)):
-        for out, into in ((0.9, 0.1), (0.5, 0.5), (0.1, 0.9)):
+    for shape in ((48, 96), (96, 96), (96, 384)):
+        for out, into in ((0.9, 0.1), (0.5, 0.5), (0.1, 0.9), (0.6, 0.9), (0.9, 0.6)):
             for choice in methods.get("kronecker").offered(shape, Knobs(kron_out=out, kron_in=into), 4):
                 formed = methods.get("kronecker").multiply_adds(shape, choice) == shape[0] * shape[1]
                 assert layer(shape, choice).formed == formed
