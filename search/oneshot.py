@@ -9,7 +9,7 @@ from search.prepare import versions
 from search.progress import progress_bar
 from search.quiet import quiet
 from search.sampling import LSTM_LEARNING_RATE, LSTM_OBJECTIVES, nearest_distillation
-from search.workspace import Workspace, make_space, open_workspace
+from search.workspace import Workspace, domains_of, make_space, open_workspace
 from spaces.allocate import Allocator
 from spaces.cost import cost
 from spaces.curves import Curves
@@ -28,17 +28,19 @@ def make_plan(
     """Return the recipe of one plan, in which every free matrix is compressed by ``method``.
 
     Either ``keep`` (stored / dense weights of the encoder's groups) or ``size_mb`` (the whole file, in 10^6 bytes;
-    there ``space.exclude`` says what stays dense) is the budget; it is met from below. Distillation takes the config's
-    fixed values, and of ranges and choices what lies nearest to what does well at this budget. The teacher is made if
-    it is missing. Where the config asks for an LSTM student the plan is the largest one within ``size_mb``, whatever
-    the method. Raises UserError when the budget is below what the method reaches.
+    there ``space.exclude`` says what stays dense) is the budget; it is met from below. Distillation takes the
+    config's fixed values, and of ranges and choices what lies nearest to what does well at this budget;
+    ``space.structure`` is cut by its fixed fractions, and as little as may be where it names several. The teacher
+    is made if it is missing. Where the config asks for an LSTM student the plan is the largest one within
+    ``size_mb``, whatever the method. Raises UserError when the budget is below what the method reaches.
     """
     if config.space.student is not None and keep is not None:
         raise UserError("--keep counts the teacher's matrices, of which an LSTM student keeps none; give --size-mb")
     quiet()
     with progress_bar() as progress:
         workspace = open_workspace(config, progress=progress)
-        measured = allocator == "marginal" and config.space.student is None
+        cut = bool(domains_of(config)) or config.space.structure.vocabulary == "used"
+        measured = (cut or allocator == "marginal") and config.space.student is None
         curves = workspace.curves if measured else Curves.flat(workspace.teacher.signature)
     made_by = {"command": "paredown plan", **({"keep": keep} if keep is not None else {"size_mb": size_mb})}
     if config.space.student is not None:
@@ -51,12 +53,14 @@ def make_plan(
         granularity="none",
         exclude=exclude,
         stored_dtype=config.run.stored_dtype,
+        structure=domains_of(config),
+        words=curves.words if config.space.structure.vocabulary == "used" else None,
     )
     student = _kept(space, keep, allocator, init) if keep is not None else _sized(space, size_mb or 0, allocator, init)
     made_by |= {"method": method, "allocator": allocator, "init": init}
     section = config.space.distillation
     domains = {name: getattr(section, name) for name in type(section).model_fields}
-    distillation = nearest_distillation(domains, space.codec.stored(student) / space.codec.dense_bytes)
+    distillation = nearest_distillation(domains, space.codec_of(student.structure).stored(student) / space.whole_bytes)
     return recipe_for(workspace, Plan(student, distillation), made_by)
 
 
@@ -104,7 +108,7 @@ def _lstm_plan(config: Config, workspace: Workspace, size_mb: float) -> Plan:
 
 
 def _kept(space: Space, keep: float, allocator: Allocator, init: str) -> Student:
-    least = space.codec.least_bytes / space.codec.dense_bytes
+    least = space.least_bytes / space.whole_bytes
     if keep < least:
         raise UserError(f"--keep {keep:g}: {space.methods[0]} keeps at least {_up(least)} of this teacher's encoder")
     return space.student({"budget": keep}, allocator, init)
@@ -113,13 +117,13 @@ def _kept(space: Space, keep: float, allocator: Allocator, init: str) -> Student
 def _sized(space: Space, size_mb: float, allocator: Allocator, init: str) -> Student:
     """Return the largest student whose file takes at most ``size_mb``; the header grows with the factors."""
     limit = size_mb * 1e6
-    budget = min((limit - space.fixed_bytes) / space.codec.dense_bytes, 1.0)
+    budget = min((limit - space.fixed_bytes) / space.whole_bytes, 1.0)
     while budget > 0:
         student = space.student({"budget": budget}, allocator, init)
         over = _file_bytes(student, space) - limit
         if over <= 0:
             return student
-        budget -= max(over, 1024) / space.codec.dense_bytes
+        budget -= max(over, 1024) / space.whole_bytes
     least = _file_bytes(space.student({"budget": 1e-9}, allocator, init), space)
     raise UserError(f"--size-mb {size_mb:g}: the smallest student by {space.methods[0]} takes {_up(least / 1e6)} MB")
 

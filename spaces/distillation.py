@@ -25,7 +25,7 @@ ATTENTION_OBJECTIVES = tuple(name for name in OBJECTIVES if "attention" in name 
 
 SCHEDULES = ("joint", "stages")
 UNFREEZING = ("all", "gradual")
-LAYER_MAPS = ("uniform", "random")
+LAYER_MAPS = ("own", "random")
 
 WORDS: Mapping[str, tuple[str, ...]] = {
     "objective": OBJECTIVES,
@@ -76,7 +76,7 @@ class Distillation:
     penalty_updates: int = 4
     schedule: str = "joint"
     unfreeze: str = "all"
-    layer_map: str = "uniform"
+    layer_map: str = "own"
 
     def __post_init__(self) -> None:
         """Round the numbers and refuse what cannot be trained."""

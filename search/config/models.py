@@ -175,7 +175,7 @@ class Distillation(Section):
     penalty_updates: Updates = Fixed(4)
     schedule: Schedule = Fixed("joint")
     unfreeze: Unfreezing = Fixed("all")
-    layer_map: LayerMap = Fixed("uniform")
+    layer_map: LayerMap = Fixed("own")
 
 
 class Space(Section):

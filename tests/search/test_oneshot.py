@@ -14,6 +14,7 @@ from spaces.cost import cost, module_bytes
 from spaces.errors import UserError
 from spaces.recipe import Recipe
 from spaces.signature import Signature, read_signature
+from spaces.structure import cut
 
 Configure = Callable[..., Config]
 OPTIONS: dict[str, Any] = {"method": "lowrank", "allocator": "marginal", "init": "fisher-whitened"}
@@ -53,6 +54,16 @@ def test_a_budget_below_reach_is_refused_with_the_nearest(configure: Configure) 
         make_plan(configure(), keep=None, size_mb=0.001, **OPTIONS)
     least = float(str(tiny.value).split("takes ")[1].split()[0])
     assert make_plan(configure(), keep=None, size_mb=least, **OPTIONS).plan.student.choices
+
+
+def test_fixed_cuts_are_made_and_count_towards_the_budget(configure: Configure) -> None:
+    config = configure(space={"structure": {"ffn": 0.5}})
+    recipe = make_plan(config, keep=0.5, size_mb=None, **OPTIONS)
+    signature, structure = signature_of(recipe), recipe.plan.student.structure
+    assert sum(structure.ffn) == signature.layers * signature.intermediate_size // 2
+    left = {m.path: m for m in cut(signature, structure).modules}
+    stored = sum(module_bytes(left[m.path], recipe.plan.student) for m in signature.modules if m.block is not None)
+    assert stored <= 0.5 * 4 * sum(m.numel for m in signature.modules if m.block is not None)
 
 
 def test_an_lstm_plan_is_the_largest_that_fits(configure: Configure) -> None:
