@@ -167,7 +167,8 @@ def _disk_mb(
     """
     teacher = teacher_cost(signature, sequence_length=1).size_mb
     middle: float = (costs[0].size_mb * costs[1].size_mb) ** 0.5
-    decomposed = sum("sparse" not in name or "lowrank" in name for name in config.space.methods if name != "dense")
+    names = {name for names in (config.space.methods, *config.space.own_methods.values()) for name in names}
+    decomposed = sum("sparse" not in name or "lowrank" in name for name in names - {"dense"})
     front = min(config.search.trials, 20) * middle
     return teacher * (1 + 2 * max(decomposed, 1)) + front + 4 * middle * concurrent + pace.targets_mb
 

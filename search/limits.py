@@ -59,7 +59,7 @@ def _leanest(space: Space, structure: Structure, name: str) -> Student:
 
 def _choices(module: Module, space: Space) -> list[Choice]:
     found = [DENSE]
-    for name in space.methods:
+    for name in space.every_method:
         method = methods.get(name)
         asked = {ask: KNOBS[ask] for ask in method.asks if ask in KNOBS}
         for values in product(*asked.values()):

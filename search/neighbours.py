@@ -64,7 +64,7 @@ def _other_shares(space: Space, values: Mapping[str, Any], rng: np.random.Genera
 def _other_method(space: Space, rng: np.random.Generator) -> dict[str, Any]:
     """Give one unit a method drawn from the list, with knobs drawn evenly."""
     unit = str(rng.choice(space.codec.method_units))
-    name = str(rng.choice(list(space.methods)))
+    name = str(rng.choice(list(space.codec.offered(unit))))
     values: dict[str, Any] = {f"{unit}.method": name}
     for ask in methods.get(name).asks:
         names = methods.CATEGORIES.get(ask)

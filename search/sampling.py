@@ -85,10 +85,14 @@ def propose(space: Space | LstmSpace, number: int, front: Sequence[Mapping[str, 
     values: dict[str, Any] = {"budget": low * (high / low) ** van_der_corput(place)}
     if place % 2:
         values |= space.cuts.values(*(van_der_corput(place // 2, base) for base in CUT_BASES))
-    method = next((m for m in BASE_METHODS if m in space.methods), space.codec.default_method)
-    values |= {f"{unit}.method": method for unit in space.codec.method_units}
+    values |= {f"{unit}.method": _base_method(space, unit) for unit in space.codec.method_units}
     settings = nearest_distillation(space.distillation or {}, values["budget"], PROPOSED_OBJECTIVES)
     return Plan(space.student(values), settings)
+
+
+def _base_method(space: Space, unit: str) -> str:
+    offered = space.codec.offered(unit)
+    return next((method for method in BASE_METHODS if method in offered), space.codec.default_method(unit))
 
 
 def _lstm_plan(space: LstmSpace, place: int) -> Plan:

@@ -134,6 +134,7 @@ def matrix_space(config: Config, signature: Signature, curves: Curves) -> Space:
         stored_dtype=config.run.stored_dtype,
         max_bytes=_max_bytes(config),
         structure=domains_of(config),
+        own_methods={str(kind): names for kind, names in space.own_methods.items()},
         words=curves.words if space.structure.vocabulary == "used" else None,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -33,8 +33,8 @@ __all__ = ["MAX_TILT", "Codec", "Values"]
 class Codec:
     """Translates between coordinates and the choice of every free matrix. Pure, deterministic, numpy only.
 
-    ``groups`` are the free ones; ``methods`` the names that a unit may choose from; ``itemsize`` the bytes of a
-    stored parameter.
+    ``groups`` are the free ones; ``methods`` the names that a unit may choose from; ``own`` the names for kinds of
+    groups that have a list of their own; ``itemsize`` the bytes of a stored parameter.
     """
 
     groups: tuple[Group, ...]
@@ -42,6 +42,7 @@ class Codec:
     granularity: Granularity
     curves: Curves
     itemsize: int = 4
+    own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def places(self) -> list[tuple[Module, tuple[str, ...]]]:
@@ -58,10 +59,25 @@ class Codec:
         """Units that have a tilt, in order."""
         return list(dict.fromkeys(u for _, units in self.places for u in units))
 
+    def offered(self, unit: str) -> tuple[str, ...]:
+        """Return the methods that a unit chooses from: the list of its kind, where all its groups have one."""
+        return self._offers.get(unit, self.methods)
+
+    def default_method(self, unit: str) -> str:
+        """Return the first method of the unit's list that compresses: what it has when nothing says otherwise."""
+        return first_compressing(self.offered(unit))
+
     @cached_property
-    def default_method(self) -> str:
-        """The first method of the list that compresses: what a unit gets when nothing says otherwise."""
-        return next((name for name in self.methods if name != "dense"), "dense")
+    def _offers(self) -> dict[str, tuple[str, ...]]:
+        lists: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+        for module, units in self.places:
+            lists[_chooser(units)].add(self.lists[module.path])
+        return {unit: next(iter(found)) for unit, found in lists.items() if len(found) == 1}
+
+    @cached_property
+    def lists(self) -> dict[str, tuple[str, ...]]:
+        """The methods that every matrix may have, by its path."""
+        return {m.path: self.own.get(g.kind, self.methods) for g in self.groups for m in g.modules}
 
     @cached_property
     def dense_bytes(self) -> int:
@@ -123,23 +139,25 @@ class Codec:
         """Return every free matrix with the method and knobs that ``values`` give it, where ``budget`` allows them."""
         items = []
         for module, units in self.places:
-            name = str(values.get(f"{units[0]}.method", self.default_method)) if units else self.default_method
-            knobs = self.knobs(values, units[0]) if units else Knobs()
-            items.append(self.item(module, name, knobs))
+            unit = _chooser(units)
+            name = str(values.get(f"{unit}.method", self.default_method(unit)))
+            items.append(self.item(module, name, self.knobs(values, unit)))
         return self._affordable(items, float(values["budget"]) * self.dense_bytes)
 
     def item(self, module: Module, method: str, knobs: Knobs = DEFAULT_KNOBS) -> Item:
-        """Return a matrix with a method and its knobs."""
-        return Item(module, methods.get(method), knobs, self.itemsize, self.curves)
+        """Return a matrix with a method and its knobs; one that its kind leaves out gives way to the first it has."""
+        lists = self.lists[module.path]
+        allowed = method if method in lists or method not in self.methods else first_compressing(lists)
+        return Item(module, methods.get(allowed), knobs, self.itemsize, self.curves)
 
     @cached_property
     def _cheapest(self) -> dict[str, str]:
         """The method that can store least, by the unit that chooses."""
         least: dict[str, Counter[str]] = defaultdict(Counter)
         for module, units in self.places:
-            for name in self.methods:
+            for name in self.offered(_chooser(units)):
                 least[_chooser(units)][name] += self.item(module, name).least
-        return {unit: min(self.methods, key=lambda name: by_method[name]) for unit, by_method in least.items()}
+        return {unit: min(by_method, key=by_method.__getitem__) for unit, by_method in least.items()}
 
     def _affordable(self, items: list[Item], budget: float) -> list[Item]:
         """Give the cheapest method to units, most bytes saved first, until the least of all fits the budget."""
@@ -162,8 +180,6 @@ class Codec:
 
     def dense_units(self, items: Sequence[Item], chosen: Sequence[int]) -> set[str]:
         """Return the units that may be dense and are so throughout, without having asked for it."""
-        if "dense" not in self.methods:
-            return set()
         mixed, asked = set(), set()
         for item, rung, (_, units) in zip(items, chosen, self.places, strict=True):
             unit = _chooser(units)
@@ -171,10 +187,15 @@ class Codec:
                 mixed.add(unit)
             if item.method.name != "dense":
                 asked.add(unit)
-        return asked - mixed - {""}
+        return {unit for unit in asked - mixed - {""} if "dense" in self.offered(unit)}
 
     def _tilt(self, values: Values, units: Sequence[str]) -> float:
         return sum(float(values.get(f"{unit}.tilt", 0.0)) for unit in units)
+
+
+def first_compressing(names: Sequence[str]) -> str:
+    """Return the first of ``names`` that is not dense, or dense."""
+    return next((name for name in names if name != "dense"), "dense")
 
 
 def _chooser(units: Sequence[str]) -> str:

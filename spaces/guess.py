@@ -41,7 +41,9 @@ def _joined(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _matrices(codec: Codec, student: Student, unit: str) -> list[Matrix]:
-    return [(m.shape, student[m.path]) for m, units in codec.places if units and units[0] == unit]
+    """Return the matrices of a unit; those of a kind with other methods say nothing of what the unit chose."""
+    mine = [m for m, units in codec.places if units and units[0] == unit]
+    return [(m.shape, student[m.path]) for m in mine if codec.lists[m.path] == codec.offered(unit)]
 
 
 def _unit_settings(codec: Codec, unit: str, mine: Sequence[Matrix]) -> list[dict[str, Any]]:
@@ -56,7 +58,7 @@ def _unit_settings(codec: Codec, unit: str, mine: Sequence[Matrix]) -> list[dict
         if choice != DENSE:
             weight[choice.method] += m * n
     if not weight:
-        return [{f"{unit}.method": "dense" if "dense" in codec.methods else codec.default_method}]
+        return [{f"{unit}.method": "dense" if "dense" in codec.offered(unit) else codec.default_method(unit)}]
     name = max(weight, key=lambda n: (weight[n], n))
     method = methods.get(name)
     users = [(shape, choice) for shape, choice in mine if choice.method == name]

@@ -60,6 +60,7 @@ class Space:
     max_bytes: float | None = None
     budget: tuple[float, float] | None = None
     structure: Mapping[str, Domain] | None = None
+    own_methods: Mapping[str, tuple[str, ...]] | None = None
     words: int | None = None
 
     @cached_property
@@ -75,7 +76,7 @@ class Space:
 
         Its units are those of all other cuts and more.
         """
-        for name in self.methods:
+        for name in self.every_method:
             methods.get(name)
         codec = self.codec_of(self.cuts.largest)
         if not codec.groups:
@@ -84,13 +85,21 @@ class Space:
             raise UserError(f"space.methods: {list(self.methods)} can make no group of this teacher smaller")
         return codec
 
+    @property
+    def every_method(self) -> tuple[str, ...]:
+        """The methods of all lists."""
+        lists = (self.methods, *(self.own_methods or {}).values())
+        return tuple(dict.fromkeys(name for names in lists for name in names))
+
     def codec_of(self, structure: Structure) -> Codec:
         """Return the translation between coordinates and choices for what ``structure`` leaves of the teacher."""
         if structure not in self._codecs:
             left = find_groups(cut(self.signature, structure))
             groups = tuple(group for group in left if group.name in self._free_names)
             itemsize = BYTES[FLOAT_DTYPES[self.stored_dtype]]
-            self._codecs[structure] = Codec(groups, self.methods, self.granularity, self.curves, itemsize)
+            self._codecs[structure] = Codec(
+                groups, self.methods, self.granularity, self.curves, itemsize, self.own_methods or {}
+            )
         return self._codecs[structure]
 
     @cached_property
@@ -119,7 +128,7 @@ class Space:
         longest = 0
         for module, _ in self.codec.places:
             entries = [0]
-            for name in self.methods:
+            for name in self.every_method:
                 offered = ladder(methods.get(name), module.shape, Knobs(), self.codec.itemsize).choices[-1:]
                 parts = [part for choice in offered for part in methods.get(name).stored(module.shape, choice)]
                 names = len(parts) * (len(PREFIX + module.path) + ENTRY_BYTES + 2 * digits)
@@ -212,7 +221,7 @@ class Space:
         values = self.cuts.encode(structure) | codec.encode(plan.student)
         values["budget"] = min(max(values["budget"] * codec.dense_bytes / self.whole_bytes, low), high)
         for name, value in list(values.items()):
-            if name.endswith(".method") and value not in self.methods:
+            if name.endswith(".method") and value not in codec.offered(name.removesuffix(".method")):
                 del values[name]
             elif name.endswith(".tilt"):
                 values[name] = min(max(value, -MAX_TILT), MAX_TILT)
@@ -233,7 +242,7 @@ class Space:
         codec = self.codec_of(self.structure_at(values))
         for unit in codec.method_units:
             name = f"{unit}.method"
-            values[name] = trial.suggest_categorical(name, self.methods)
+            values[name] = trial.suggest_categorical(name, codec.offered(unit))
             values |= self._ask_knobs(trial, unit, values[name])
         for unit in codec.tilt_units:
             values[f"{unit}.tilt"] = trial.suggest_float(f"{unit}.tilt", -MAX_TILT, MAX_TILT)

@@ -72,11 +72,14 @@ def _methods(config: Config) -> Iterator[Problem]:
     from spaces.methods import names
 
     known = list(names())
-    for index, method in enumerate(config.space.methods):
-        if method not in known:
-            yield Problem(("space", "methods", index), unknown_word(method, known))
-    if len(set(config.space.methods)) < len(config.space.methods):
-        yield Problem(("space", "methods"), "a method is given twice; keep one of them")
+    lists: dict[tuple[str, ...], tuple[str, ...]] = {("space", "methods"): config.space.methods}
+    lists |= {("space", "own_methods", kind): names for kind, names in config.space.own_methods.items()}
+    for key, methods in lists.items():
+        for index, method in enumerate(methods):
+            if method not in known:
+                yield Problem((*key, index), unknown_word(method, known))
+        if len(set(methods)) < len(methods):
+            yield Problem(key, "a method is given twice; keep one of them")
 
 
 def _student(config: Config) -> Iterator[Problem]:

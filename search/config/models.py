@@ -78,6 +78,7 @@ Flag = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=(True, Fa
 Schedule = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=SCHEDULES)), _domain_text]
 Unfreezing = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=UNFREEZING)), _domain_text]
 LayerMap = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=LAYER_MAPS)), _domain_text]
+Kind: TypeAlias = Literal["qkv", "attn_out", "ffn_in", "ffn_out", "embedding", "pooler"]
 Names: TypeAlias = Annotated[tuple[str, ...], Field(strict=False)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 Count: TypeAlias = Annotated[int, Field(ge=1)]
@@ -190,6 +191,7 @@ class Space(Section):
         "sparse",
         "lowrank+sparse",
     )
+    own_methods: dict[Kind, Annotated[tuple[str, ...], Field(strict=False, min_length=1)]] = Field(default_factory=dict)
     exclude: Names = ("pooler",)
     structure: Structure = Structure()
     student: Annotated[

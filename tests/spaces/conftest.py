@@ -79,7 +79,7 @@ def draw(space: Space, seed: int) -> dict[str, Any]:
     low, high = space.bounds
     values: dict[str, Any] = {"budget": low * (high / low) ** rng.random()}
     for unit in space.codec.method_units:
-        values[f"{unit}.method"] = rng.choice(space.methods)
+        values[f"{unit}.method"] = rng.choice(space.codec.offered(unit))
         for ask in methods.get(values[f"{unit}.method"]).asks:
             names = methods.CATEGORIES.get(ask)
             low, high = (0.05, 0.95) if ask == "split" else (0.0, 1.0)

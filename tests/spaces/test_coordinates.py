@@ -180,3 +180,18 @@ def test_shared_knobs_offer_the_choices_of_matrices_of_several_shapes(method: st
         mine = [(shape, choices[len(choices) // 2]) for shape, choices in zip(shapes, offered, strict=True)]
         shared = found.shared_knobs(mine, 4)
         assert any(all(choice in ladder(found, shape, k, 4).index for shape, choice in mine) for k in shared)
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_a_kind_with_a_list_of_its_own_has_no_other_method(
+    granularity: str, minilm: Signature, make_space: MakeSpace, draw_values: Draw
+) -> None:
+    own = {"embedding": ("dense", "sparse")}
+    space = make_space(minilm, ("dense", "lowrank"), granularity, own_methods=own)
+    words = next(m.path for m, _ in space.codec.places if m.role == "embedding")
+    seen = set()
+    for seed in range(8):
+        choices = space.codec.decode(draw_values(space, seed))
+        seen |= {(path == words, choice.method) for path, choice in choices.items() if choice != DENSE}
+        assert max(apart(space.codec, choices, space.codec.encode(student_of(space, choices)))) <= 1
+    assert seen == {(True, "sparse"), (False, "lowrank")}
