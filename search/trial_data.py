@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -62,21 +62,16 @@ class TrialData:
 
     @cached_property
     def transfer(self) -> Encoded | None:
-        """Training rows followed by the unlabelled transfer text, without labels."""
-        more, types = self.more, None
-        if more is None:
-            return None
-        if self.train.token_type_ids is not None and more.token_type_ids is not None:
-            types = self.train.token_type_ids + more.token_type_ids
-        return replace(self.train, input_ids=self.train.input_ids + more.input_ids, token_type_ids=types, labels=None)
+        """Training rows followed by the transfer text, whose labels do not count."""
+        return None if self.more is None else self.train.followed_by(self.more)
 
     def distilled(self, settings: Distillation) -> Encoded:
-        """Return the rows that a student learns from: with transfer text where no label is asked for.
+        """Return the rows that a student learns from: with transfer text, unless it learns from labels alone.
 
         In stages labels are asked for in the last one, which has its own rows.
         """
-        labels = settings.schedule == "joint" and (settings.label_weight > 0 or settings.objective == "labels")
-        return self.train if labels or self.transfer is None else self.transfer
+        labels_alone = settings.schedule == "joint" and settings.objective == "labels"
+        return self.train if labels_alone or self.transfer is None else self.transfer
 
     def targets(self, settings: Distillation, layers: int) -> Targets | None:
         """Return the teacher's outputs for ``settings``, computed once per teacher and data; None for labels alone.

@@ -64,6 +64,14 @@ class Encoded:
         """Return the number of examples."""
         return len(self.input_ids)
 
+    def followed_by(self, more: Encoded) -> Encoded:
+        """Return these examples and then ``more``, whose labels do not count."""
+        types = None
+        if self.token_type_ids is not None and more.token_type_ids is not None:
+            types = self.token_type_ids + more.token_type_ids
+        labels = _with_unlabelled(self, more.lengths)
+        return replace(self, input_ids=self.input_ids + more.input_ids, token_type_ids=types, labels=labels)
+
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens of each example, int64 [N]."""
@@ -193,6 +201,18 @@ def _labels(encoded: Encoded, indices: npt.NDArray[np.int64], width: int) -> tor
     for row, index in enumerate(indices):
         padded[row, : len(labels[index])] = labels[index]
     return torch.from_numpy(padded)
+
+
+def _with_unlabelled(encoded: Encoded, lengths: npt.NDArray[np.int64]) -> Labels:
+    """Return the labels followed by ones that do not count, for examples of so many tokens."""
+    labels = encoded.labels
+    if labels is None:
+        return None
+    if isinstance(labels, tuple):
+        return labels + tuple(np.full(length, IGNORED, dtype=np.int32) for length in lengths)
+    integers = encoded.problem == "classification"
+    missing = np.full((len(lengths), *labels.shape[1:]), IGNORED if integers else np.nan)
+    return np.concatenate([labels, missing.astype(labels.dtype if integers else np.float32)])
 
 
 def _problem_of(labels: Labels) -> str:

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressors.distill.batches import IGNORED, Encoded, collate, order, steps_per_epoch, stream
+from compressors.distill.batches import IGNORED, Encoded, Labels, collate, order, steps_per_epoch, stream
+from compressors.distill.losses import label_loss
 
 lengths = st.lists(st.integers(1, 40), min_size=1, max_size=300)
 
@@ -117,3 +118,27 @@ def test_columns_that_do_not_fit_are_refused() -> None:
         encoded([1, 2], labels=np.array([1]))
     with pytest.raises(ValueError, match="level is 'word'"):
         encoded([1, 2], level="word")
+
+
+@pytest.mark.parametrize(
+    ("labels", "logits"),
+    [
+        (np.array([0, 1]), torch.randn(4, 2)),
+        (np.array([0.5, 1.5], np.float32), torch.randn(4, 1)),
+        (np.array([[0.0, 1.0], [1.0, 1.0]], np.float32), torch.randn(4, 2)),
+        ((np.array([0, 1, 1]), np.array([1])), torch.randn(4, 3, 2)),
+    ],
+)
+def test_examples_without_labels_do_not_count_in_the_loss_to_labels(labels: Labels, logits: torch.Tensor) -> None:
+    level = "token" if isinstance(labels, tuple) else "sequence"
+    some = encoded([3, 1], labels=labels, level=level)
+    both = some.followed_by(encoded([2, 3]))
+    losses = []
+    for rows in (some, both):
+        batch = collate(rows, np.arange(len(rows)))
+        assert batch.labels is not None
+        mine = logits[: len(rows)]
+        losses.append(label_loss(mine, batch.labels, problem=rows.problem, level=level, valid=batch.valid))
+    assert torch.allclose(losses[0], losses[1])
+    assert both.problem == some.problem
+    assert len(both) == 4

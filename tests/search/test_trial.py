@@ -15,6 +15,7 @@ from compressors.distill.loop import NonFiniteLoss
 from compressors.saving import load, weights_bytes
 from search.config import Config
 from search.tasks import Score
+from search.tasks.encode import IGNORED
 from search.trial import STATE_FILE, Outcome, RungReport, evaluate, run_trial, score_columns
 from search.workspace import Workspace, make_space, open_workspace
 from spaces.plan import Distillation, Plan
@@ -160,5 +161,6 @@ def test_transfer_text_is_added_to_what_is_distilled_from(configure: Configure, 
     task = config.task.model_copy(update={"transfer": str(text)})
     rows = open_workspace(config.model_copy(update={"task": task})).rows
     assert len(rows.distilled(Distillation())) == len(rows.train) + 2
-    assert rows.distilled(Distillation()).labels is None
-    assert rows.distilled(Distillation(label_weight=0.5)) is rows.train
+    for settings in (Distillation(), Distillation(label_weight=0.5)):
+        assert list(rows.distilled(settings).labels[-3:]) == [rows.train.labels[-1], IGNORED, IGNORED]
+    assert rows.distilled(Distillation(objective="labels")) is rows.train
