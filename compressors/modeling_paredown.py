@@ -258,7 +258,7 @@ class Sparse(Assembled):
 
     def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return W x + bias; outputs whose row was dropped are the bias."""
-        if self.patterns[""][0] != "rows":
+        if self.patterns[""] != ("rows", 0):
             return super().multiply(x, bias)
         flat = x.reshape(-1, self.shape[1])
         kept = F.linear(flat, self.values)
@@ -280,12 +280,13 @@ class Block(Assembled):
         self._places: tuple[Tensor, list[int], tuple[Tensor, ...]] | None = None
 
     def assemble(self) -> tuple[Tensor, ...]:
-        """(W,)."""
-        return (self.masked("", self.shape),)
+        """The values of every block; as tensors of their own, so that an exported file has weights to quantise."""
+        values = self.values if torch.is_grad_enabled() else self.values.detach()
+        return torch.split(values, self.places()[0])
 
     def dense(self) -> Tensor:
         """Return W."""
-        return self.assembled()[0]
+        return self.masked("", self.shape)
 
     def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return W x + bias."""
@@ -293,10 +294,10 @@ class Block(Assembled):
         counts, places = self.places()
         if len(counts) > 1 and _autocast(x.device.type) is not None:
             return super().multiply(x, bias)  # bfloat16 products get a new kernel for every shape: 2.7 times slower
-        flat, values = x.reshape(-1, self.shape[1]), torch.split(self.values, counts)
+        flat, values = x.reshape(-1, self.shape[1]), self.assembled()
         if pattern == "columns":
             biases = [None] * len(values) if bias is None else torch.split(bias, size)
-            y = torch.cat([_read(flat, *block) for block in zip(values, places, biases, strict=True)], dim=1)
+            y = _joined(flat, list(zip(values, places, biases, strict=True)))
         else:
             parts = map(F.linear, torch.split(flat, size, dim=1), values)
             y = _added(list(zip(places, parts, strict=True)), self.shape[0], bias)
@@ -315,13 +316,28 @@ class Block(Assembled):
         return self._places[1:]
 
 
+def _joined(x: Tensor, blocks: list[tuple[Tensor, Tensor, Tensor | None]]) -> Tensor:
+    """Return the outputs (T, m) of all blocks; without gradients each is written in place, up to 20 % faster."""
+    plain = not torch.is_grad_enabled() and _autocast(x.device.type) is None
+    if not plain or torch.compiler.is_compiling():
+        return torch.cat([_read(x, *block) for block in blocks], dim=1)
+    sizes = [values.shape[1] for values, _, _ in blocks]
+    y = x.new_empty(x.shape[0], sum(sizes))
+    for out, (values, place, bias) in zip(torch.split(y, sizes, dim=1), blocks, strict=True):
+        if bias is not None and len(place):
+            torch.addmm(bias, x.index_select(1, place), values, out=out)
+        else:
+            out.copy_(_read(x, values, place, bias))
+    return y
+
+
 def _read(x: Tensor, values: Tensor, place: Tensor, bias: Tensor | None) -> Tensor:
     """Return the outputs (T, h) of one block: ``values`` (k, h) times the inputs (T, n) at ``place`` (k,).
 
     Inputs come flat: taking columns out of more than two dimensions runs twice as slow.
     """
-    if not len(place):  # one product of nothing, for runtimes that cannot multiply with no inputs at all
-        return F.linear(x[:, :1], x.new_zeros(values.shape[1], 1), bias)
+    if not place.shape[0]:  # some runtimes cannot multiply with no inputs at all
+        return (values.new_zeros(values.shape[1]) if bias is None else bias).expand(x.shape[0], -1)
     inputs = x.index_select(1, place)
     return inputs @ values if bias is None else torch.addmm(bias, inputs, values)
 
@@ -501,8 +517,8 @@ class PrunedLowRankEmbedding(AsEmbedding, PrunedLowRank):
     """Low rank with masked factors."""
 
 
-class BlockEmbedding(AsEmbedding, Block):
-    """A table of which parts of rows are kept."""
+class BlockEmbedding(AsEmbedding, Sparse):
+    """A table of which parts of rows are kept: nothing is multiplied, so it is a masked one."""
 
 
 LAYERS: dict[str, tuple[type[AsLinear], type[AsEmbedding]]] = {

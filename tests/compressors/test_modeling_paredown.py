@@ -170,6 +170,7 @@ CHANGING = [
     Choice.of("lowrank+sparse", rank=4, pattern="rows", kept=5),
     Choice.of("sparse", pattern="rows", kept=5),
     Choice.of("block", pattern="columns", size=4, kept=37),
+    Choice.of("block", pattern="columns", size=16, kept=20),
     Choice.of("block", pattern="rows", size=8, kept=20),
     Choice.of("pruned-lowrank", rank=8, kept_up=50, kept_down=60),
     Choice.of("kronecker", m1=4, n1=4, terms=12),
@@ -237,6 +238,8 @@ def test_layers_work_under_autocast(choice: Choice) -> None:
     x = torch.randn(3, 32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = module(x)
+        with torch.no_grad():
+            assert torch.allclose(module.eval()(x.bfloat16()).float(), y.float(), atol=0.5, rtol=0.1)
     y.float().sum().backward()
     assert y.dtype == torch.bfloat16
     assert torch.allclose(y.float(), module(x), atol=0.5, rtol=0.1)

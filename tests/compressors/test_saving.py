@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -63,6 +64,26 @@ def test_the_file_has_exactly_the_predicted_bytes(
     expected = file_tensors(plan, factors.signature)
     assert sorted(read_header(tmp_path / "student" / "model.safetensors")) == sorted(expected)
     assert weights_bytes(tmp_path / "student") == cost(plan, factors.signature, sequence_length=8).file_bytes
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kept=st.floats(0.02, 0.9), size=st.sampled_from([2, 4, 8]), seed=st.integers(0, 10**6))
+def test_blocks_of_any_size_take_the_predicted_bytes_and_come_back(
+    kept: float, size: int, seed: int, save_teacher: Saver, batch: dict[str, Tensor], tmp_path: Path
+) -> None:
+    folder = tmp_path / "bert-SequenceClassification"
+    folder = folder if folder.exists() else save_teacher("bert")
+    factors, rng = Factors.read(folder), random.Random(seed)
+    choices = {}
+    for module in factors.signature.modules:
+        if module.role in ("qkv", "attn_out", "ffn_in", "ffn_out", "embedding"):
+            units = max(1, int(kept * module.numel / size))
+            choices[module.path] = Choice.of("block", pattern=rng.choice(["columns", "rows"]), size=size, kept=units)
+    plan = Student.of(factors.signature.hash, choices)
+    student = make_student(plan, folder, factors)
+    save_student(student, tmp_path / "student")
+    assert weights_bytes(tmp_path / "student") == cost(plan, factors.signature, sequence_length=8).file_bytes
+    assert torch.allclose(logits(load(tmp_path / "student"), batch), logits(student, batch), atol=1e-6)
 
 
 @pytest.mark.parametrize("cut", [False, True])

@@ -13,8 +13,10 @@ import torch
 from compressors.saving import load
 from search import convert as convert_module
 from search.convert import convert
-from search.onnx import input_names, random_arrays, runner
+from search.onnx import export, input_names, largest_difference, quantise, random_arrays, runner
 from spaces.errors import UserError
+from spaces.plan import Choice, Student
+from spaces.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("configure")
 
@@ -47,6 +49,35 @@ def test_int8_is_smaller_and_says_how_far_it_agrees(model: Path) -> None:
     assert small["max_difference"] > exact["max_difference"]
     assert small["agreement"] > 0.9
     assert not list(model.glob(".*"))
+
+
+def test_blocks_and_rows_are_exported_as_they_are_multiplied(recipe_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    from compressors.apply import make_student
+    from compressors.factors import Factors
+
+    teacher = Path(Recipe.read(recipe_file).teacher["path"])
+    factors, at = Factors.read(teacher), "bert.encoder.layer.0"
+    choices = {
+        "bert.embeddings.word_embeddings": Choice.of("block", pattern="rows", size=8, kept=100),
+        f"{at}.attention.self.query": Choice.of("block", pattern="columns", size=8, kept=3),  # one block stays empty
+        f"{at}.attention.self.key": Choice.of("block", pattern="rows", size=16, kept=20),
+        f"{at}.attention.self.value": Choice.of("sparse", pattern="rows", kept=8),
+        f"{at}.intermediate.dense": Choice.of("lowrank+sparse", pattern="rows", kept=8, rank=8),
+        f"{at}.output.dense": Choice.of("block", pattern="columns", size=16, kept=50),
+    }
+    student = make_student(Student.of(factors.signature.hash, choices), teacher, factors)
+    names, file = ("input_ids", "attention_mask"), tmp_path / "model.onnx"
+    export(student, names, file)
+    inputs = random_arrays(student, names, (5, 11), seed=9)
+    assert largest_difference(student, runner(file), inputs) < 1e-5
+    quantise(file, tmp_path / "small.onnx")
+    assert largest_difference(student, runner(tmp_path / "small.onnx"), inputs) < 1.0
+    stored = onnx.load(str(tmp_path / "small.onnx")).graph.initializer
+    shapes = {tuple(tensor.dims) for tensor in stored if tensor.data_type == onnx.TensorProto.INT8}
+    counts, _ = student.get_submodule(f"model.{at}.output.dense").places()
+    assert {(count, 16) for count in counts} <= shapes
 
 
 def test_segment_ids_are_inputs_where_the_tokenizer_makes_them(model: Path) -> None:

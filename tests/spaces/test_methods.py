@@ -90,7 +90,7 @@ def test_numbers_that_do_not_fit_the_matrix_are_refused(name: str, choice: Choic
         ((1536, 384), "columns-64", ("columns", 64)),
         ((384, 1536), "columns-256", ("columns", 384)),
         ((384, 1536), "rows-256", ("rows", 256)),
-        ((37, 101), "rows-64", ("rows", 101)),
+        ((37, 101), "rows-128", ("rows", 101)),
         ((384, 384), "rows", ("rows", 384)),
         ((30522, 384), "columns-128", ("rows", 128)),
     ],
