@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from one_shot import both, saved
 
 LAYERS = (1, 4)
@@ -138,22 +139,26 @@ def by_start(factors: Any, modules: list[Any], shape: str) -> dict[str, float]:
 def energies(target: Any, keep: float) -> dict[str, Any]:
     """Return the shares left by low rank and by the best offered Kronecker shape from either start.
 
-    Alternation starts from the weighted products only where C is no diagonal, as in a student.
+    Low rank is taken between whole ranks, so that it has all bytes; sums have whole terms. As in a student there is no
+    alternation where C is a diagonal.
     """
     from compressors.closed_forms import low_rank
     from spaces.methods.kronecker import kron_shapes
 
     m, n = target.weight.shape
     _, _, curve = low_rank(target)
-    rank = int(keep * m * n / (m + n))
+    sums, rank = np.concatenate([[0.0], np.cumsum(curve.numpy())]), keep * m * n / (m + n)
     best: dict[str, tuple[float, str]] = {"weighted": (1.0, "-"), "alternating": (1.0, "-")}
     for _, _, m1, n1 in kron_shapes((m, n)):
         terms = terms_within((m, n), m1, n1, keep)
         for start in best if terms else ():
-            if n1 > 1 and (start == "weighted" or (target.columns is not None and target.columns.dim() == 2)):
+            if n1 > 1 and (start == "weighted" or target.columns.dim() == 2):
                 share = round(left(target, m1, n1, terms, start), 4)
                 best[start] = min(best[start], (share, f"{m1} x {n1}, {terms} terms"))
-    return {"low_rank": round(float(curve[rank:].sum() / curve.sum()), 4), "rank": rank, **best}
+    if target.columns.dim() == 1:
+        best["alternating"] = best["weighted"]
+    low = 1 - float(np.interp(rank, np.arange(len(sums)), sums)) / sums[-1]
+    return {"low_rank": round(low, 4), "rank": round(rank, 2), **best}
 
 
 def trained(workspace: Any, factors: Any, case: tuple[str, str, float, str], seed: int) -> dict[str, Any]:

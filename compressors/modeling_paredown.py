@@ -178,7 +178,9 @@ class Kronecker(Assembled):
         """(W,) where it is formed, all terms by one product of the rearranged factors; else the last factor's."""
         if not self.formed:
             last = self.a if self.b_first else self.b
-            return (last.flatten(1).T.contiguous().view(last.shape[1], -1),)
+            # A copy also of one term: a view would want a gradient, and matmul then multiplies in a slower way.
+            joined = last.flatten(1).T.clone(memory_format=torch.contiguous_format)
+            return (joined.view(last.shape[1], -1),)
         (_, m1, n1), (_, m2, n2) = self.a.shape, self.b.shape
         blocks = self.a.flatten(1).T @ self.b.flatten(1)
         return (blocks.view(m1, n1, m2, n2).transpose(1, 2).reshape(self.shape),)
