@@ -35,7 +35,7 @@ BLOCK = 8
 """Side of a square block of the pattern ``blocks``."""
 BATCHED_BELOW = 32
 """Up to this many rows of A a batched product is the fastest kernel for Kronecker layers, above it a plain one."""
-FORMED_ABOVE = 0.7
+FORMED_ABOVE = 0.72
 """From this share of the dense layer's multiply-adds on, Kronecker factors run slower than the matrix they make."""
 COPIED_AS = 65
 """A number that is moved before, between or after the products takes as long as so many multiply-adds."""
@@ -178,7 +178,9 @@ class Kronecker(Assembled):
         """(W,) where it is formed, all terms by one product of the rearranged factors; else the last factor's."""
         if not self.formed:
             last = self.a if self.b_first else self.b
-            return (last.flatten(1).T.contiguous().view(last.shape[1], -1),)
+            # A copy also of one term: a view would want a gradient, and matmul then multiplies in a slower way.
+            joined = last.flatten(1).T.clone(memory_format=torch.contiguous_format)
+            return (joined.view(last.shape[1], -1),)
         (_, m1, n1), (_, m2, n2) = self.a.shape, self.b.shape
         blocks = self.a.flatten(1).T @ self.b.flatten(1)
         return (blocks.view(m1, n1, m2, n2).transpose(1, 2).reshape(self.shape),)
@@ -215,10 +217,11 @@ def kronecker_order(m1: int, n1: int, m2: int, n2: int, terms: int) -> tuple[boo
     """Return whether B comes first, the multiply-adds (KroneckerBERT, eq. 7), and how many numbers are moved.
 
     Of equal orders the one whose last factor is smaller: up to ``BATCHED_BELOW`` rows it is multiplied in batches, as
-    its input lies. A larger one needs its input and output transposed; A first all inputs and outputs.
+    its input lies. A larger one needs its input transposed (counted twice: these are many) and its output; A first
+    all inputs and outputs.
     """
-    b_moved = terms * n1 * m2 + m1 * m2 if m1 > BATCHED_BELOW and m2 > 1 else 0
-    a_moved = n1 * n2 + m1 * m2 + (terms * n2 * m1 if m2 > BATCHED_BELOW and m1 > 1 else 0)
+    b_moved = 2 * terms * n1 * m2 + m1 * m2 if m1 > BATCHED_BELOW and m2 > 1 else 0
+    a_moved = n1 * n2 + m1 * m2 + (2 * terms * n2 * m1 if m2 > BATCHED_BELOW and m1 > 1 else 0)
     b_first = (terms * n1 * m2 * (n2 + m1), m1 * n1, b_moved)
     a_first = (terms * n2 * m1 * (n1 + m2), m2 * n2, a_moved)
     work, _, moved = min(b_first, a_first)
