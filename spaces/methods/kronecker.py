@@ -72,7 +72,10 @@ class Kronecker(Method):
         return Knobs(kron_out=_share(choice["m1"], shape[0]), kron_in=_share(choice["n1"], shape[1]))
 
     def shared_knobs(self, matrices: Sequence[Matrix], itemsize: int) -> list[Knobs]:
-        """Return the middle of the knobs that snap to the factor shapes of most matrices, then their own knobs."""
+        """Return the middle of the knobs that snap to the factor shapes of most matrices, corners, then their own.
+
+        Corners snap matrices that came out dense, whose factor shapes a plan does not show, to other ones.
+        """
         wanted = Counter((shape, (choice["m1"], choice["n1"])) for shape, choice in matrices)
         votes = np.zeros((GRID, GRID), np.int64)
         for (shape, factor), count in wanted.items():
@@ -80,8 +83,11 @@ class Kronecker(Method):
             if factor in offered:
                 votes += count * (_snapped(shape) == offered.index(factor))
         best = np.argwhere(votes == votes.max())
-        centre = best[np.abs(best - best.mean(0)).sum(1).argmin()] / (GRID - 1)
-        return [Knobs(kron_out=float(centre[0]), kron_in=float(centre[1])), *super().shared_knobs(matrices, itemsize)]
+        middle = np.abs(best - best.mean(0)).sum(1).argmin()
+        corners = [pick(best @ axes) for axes in ((1, 1), (1, -1)) for pick in (np.argmin, np.argmax)]
+        found = best[[middle, *corners]] / (GRID - 1)
+        own = super().shared_knobs(matrices, itemsize)
+        return [*(Knobs(kron_out=float(out), kron_in=float(inner)) for out, inner in found), *own]
 
 
 def _order(m1: int, n1: int, m2: int, n2: int, terms: int) -> tuple[int, int]:

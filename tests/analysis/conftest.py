@@ -160,7 +160,7 @@ def trial_row(folder: Path, spec: Spec, number: int, dense_flops: int, teacher: 
     (folder / "plans" / f"{plan.hash}.json").write_text(plan.to_json(), encoding="utf-8")
     price = cost(plan, spec.signature, sequence_length=SEQUENCE)
     ratio = 0.1 + 0.9 * price.flops / dense_flops
-    quality = 1 - math.exp(-14 * price.size_mb / teacher["size_mb"]) + rng.gauss(0, 0.015)
+    quality = 1 - math.exp(-7 * price.size_mb / teacher["size_mb"]) + rng.gauss(0, 0.015)
     metric = round(CHANCE + (0.935 - CHANCE) * quality, 4)
     if spec.metric == "perplexity":
         metric = round(20 + 400 * max(0.0, 1 - quality), 3)
