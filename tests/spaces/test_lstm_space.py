@@ -45,7 +45,7 @@ def test_coordinates_come_back_from_their_plan_and_no_student_breaks_the_limit(
 
 @given(SHARE, SHARE)
 def test_sizes_rise_with_their_share(minilm: Signature, a: float, b: float) -> None:
-    space = LstmSpace(minilm, PAPER, max_bytes=30e6)
+    space = LstmSpace(minilm, PAPER)
     low, high = sorted((a, b))
     assert size(space, space.spread(low, 0.5)) <= size(space, space.spread(high, 0.5))
     assert size(space, space.spread(0.5, low)) <= size(space, space.spread(0.5, high))
