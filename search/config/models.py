@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from spaces import domains
-from spaces.distillation import LAYER_MAPS, OBJECTIVES, SCHEDULES, UNFREEZING
+from spaces.distillation import LAYER_MAPS, MASK_SCORES, OBJECTIVES, SCHEDULES, UNFREEZING
 from spaces.domains import Choices, Domain, Fixed, Range
 from spaces.errors import UserError
 
@@ -78,6 +78,7 @@ Flag = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=(True, Fa
 Schedule = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=SCHEDULES)), _domain_text]
 Unfreezing = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=UNFREEZING)), _domain_text]
 LayerMap = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=LAYER_MAPS)), _domain_text]
+MaskScores = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=MASK_SCORES)), _domain_text]
 Kind: TypeAlias = Literal["qkv", "attn_out", "ffn_in", "ffn_out", "embedding", "pooler"]
 Names: TypeAlias = Annotated[tuple[str, ...], Field(strict=False)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
@@ -178,6 +179,7 @@ class Distillation(Section):
     unfreeze: Unfreezing = Fixed("all")
     layer_map: LayerMap = Fixed("own")
     mixup: Weight = Fixed(0.0)
+    mask_scores: MaskScores = Fixed("data")
 
 
 class Space(Section):
