@@ -55,13 +55,7 @@ class Recipe:
         """Write the recipe, replacing the file in one step, and return its path."""
         file = Path(path)
         body = yaml.safe_dump(self.as_dict(), sort_keys=False, width=120, allow_unicode=True)
-        partial = file.with_name(f".{file.name}.partial")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(_HEAD.format(name=file.name) + body, encoding="utf-8")
-            partial.replace(file)
-        except OSError as error:
-            raise UserError(f"{file}: cannot be written ({error.strerror})") from error
+        write_text(file, _HEAD.format(name=file.name) + body)
         return file
 
     @classmethod
@@ -102,6 +96,17 @@ class Recipe:
             at = f":{line + 1}" if line is not None else ""
             raise UserError(f"{file}{at}: not YAML that can be read") from error
         return cls.from_dict(value, str(file))
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file that the user named, replacing it in one step; raises UserError where that cannot be."""
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error.strerror})") from error
 
 
 class _PlainLoader(yaml.SafeLoader):

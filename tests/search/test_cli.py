@@ -284,6 +284,22 @@ def test_export_writes_a_recipe_that_diff_reads(cli: Cli, run: Path, tmp_path: P
     assert json.loads(cli("diff", a, b, "--json")[1])
 
 
+def test_export_also_writes_a_script_and_says_what_it_leaves_out(
+    cli: Cli, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = SimpleNamespace(text="print()\n", left_out=("penalty 0.1",))
+    fake(monkeypatch, "search.hf_script", script_of=lambda recipe, name: script)
+    out = tmp_path / "train_student.py"
+    code, said, _ = cli("export", run, "--trial", "0", "--as", "hf-script", "--out", out)
+    assert code == 0
+    assert out.read_text() == "print()\n"
+    assert "left out of the script: penalty 0.1" in said
+    assert f"python {out} --out model/" in said
+    values = json.loads(cli("export", run, "--trial", "0", "--out", tmp_path / "r.yaml", "--json")[1])
+    assert values["trial"] == "t00000"
+    assert values["left_out"] == []
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
