@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from pprint import pformat
 from typing import Any, NamedTuple
@@ -20,6 +20,9 @@ from spaces.signature import Signature, read_signature
 __all__ = ["Script", "script_of"]
 
 MODELING = "compressors.modeling_paredown"
+
+USED = ("objective", "learning_rate", "temperature", "label_weight", "intermediate_weight", "layer_map")
+"""Settings of the distillation that the script has; with any other one it trains in the plain way, and says so."""
 
 _HEAD = '''\
 #!/usr/bin/env python3
@@ -46,8 +49,9 @@ class Script(NamedTuple):
 def script_of(recipe: Recipe, name: str = "train_student.py") -> Script:
     """Return the training script of ``recipe``; its teacher's folder must be there.
 
-    The script starts from the same closed forms and trains on the same losses. Shrinking in rounds, the penalty and
-    training in stages are left out. Raises UserError for data of the hub and for methods of other packages.
+    The script starts from the same closed forms and trains on the same losses. It cuts the student at once and trains
+    one objective throughout: ``left_out`` names the settings that it has no use for. Raises UserError for data of the
+    hub and for methods of other packages.
     """
     _refuse(recipe)
     teacher = Path(str(recipe.teacher["path"]))
@@ -82,15 +86,13 @@ def _refuse(recipe: Recipe) -> None:
 
 
 def _left_out(settings: Distillation) -> tuple[str, ...]:
-    """Return what the script does in a simpler way, in words."""
-    found = []
-    if settings.shrink_rounds > 1:
-        found.append(f"shrink_rounds {settings.shrink_rounds} (the student is cut at once)")
-    if settings.penalty:
-        found.append(f"penalty {settings.penalty:g}")
-    if settings.schedule != "joint":
-        found.append(f"schedule {settings.schedule} (one objective is trained throughout)")
-    return tuple(found)
+    """Return what the script does in a simpler way, in words: every setting that is not the default and not used."""
+    unused = (f for f in fields(settings) if f.name not in USED and getattr(settings, f.name) != f.default)
+    return tuple(f"{f.name} {getattr(settings, f.name)}" for f in unused)
+
+
+def _used(settings: Distillation) -> Distillation:
+    return Distillation(**{name: getattr(settings, name) for name in USED})
 
 
 def _settings(recipe: Recipe, signature: Signature, teacher: Path) -> dict[str, Any]:
@@ -99,7 +101,6 @@ def _settings(recipe: Recipe, signature: Signature, teacher: Path) -> dict[str, 
 
     student = recipe.plan.student
     config = student_config(student, read_config(teacher), signature)
-    plain = replace(recipe.plan.distillation, shrink_rounds=1, penalty=0.0, schedule="joint")
     training = {**recipe.trial, **recipe.final}
     widths = {name: value for name, value in asdict(signature).items() if name not in ("modules", "tensors")}
     matrices = [[m.path, m.kind, list(m.shape), m.bias, m.block, m.role] for m in signature.modules]
@@ -108,7 +109,7 @@ def _settings(recipe: Recipe, signature: Signature, teacher: Path) -> dict[str, 
         "AUTO_CLASS": KINDS[recipe.task["kind"]].auto_class,
         "TASK": {key: value for key, value in recipe.task.items() if key != "hashes" and value is not None},
         "TRAINING": training,
-        "DISTILLATION": asdict(plain),
+        "DISTILLATION": asdict(_used(recipe.plan.distillation)),
         "EXPECTED": dict(recipe.expected),
         "FILE_BYTES": cost(student, signature, sequence_length=1).file_bytes,
         "FILE_TENSORS": [tensor.name for tensor in file_tensors(student, signature)],

@@ -57,6 +57,9 @@ def cli(
     return call
 
 
+TASK = {"kind": "text-classification", "data": {"train": "/data/train.csv"}}
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     rows = "".join(f"thing number {i},{'good' if i % 2 else 'bad'}\n" for i in range(40))
@@ -99,7 +102,9 @@ def run(tmp_path: Path) -> Path:
         "teacher": {"path": "teacher", "hash": "t", "metrics": {"accuracy": 0.92}, "size_mb": 90.0},
     }
     (folder / "run.json").write_text(json.dumps(info))
-    (folder / "config.yaml").write_text(yaml.safe_dump({"search": {"trials": 3}, "final": {"num_train_epochs": 1}}))
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump({"task": TASK, "search": {"trials": 3}, "final": {"num_train_epochs": 1}})
+    )
     (folder / "signature.json").write_text(signature().to_json())
     with (folder / "trials.jsonl").open("w") as stream:
         for number, (accuracy, size) in enumerate([(0.9, 40.0), (0.85, 20.0), (0.7, 10.0)]):
@@ -327,7 +332,7 @@ def test_train_and_evaluate_pass_on_what_was_asked(
 
     def train_recipe(recipe: Path, out: Path, *, as_trial: bool, overrides: list[str]) -> Any:
         seen.append((recipe.name, as_trial, overrides))
-        return SimpleNamespace(rows=lambda: [("accuracy", "0.90", "0.91")], as_dict=dict)
+        return SimpleNamespace(rows=lambda: [("accuracy", "0.90", "0.91")], sentence=str, as_dict=dict)
 
     fake(monkeypatch, "search.train", train_recipe=train_recipe)
     fake(monkeypatch, "search.evaluate", evaluate_folder=lambda folder, data=None: {"accuracy": 0.9, "n": float("nan")})

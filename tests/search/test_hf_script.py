@@ -148,7 +148,7 @@ def test_every_name_that_a_script_uses_is_defined(recipe: Recipe, tmp_path: Path
 def test_a_script_says_what_it_leaves_out_and_refuses_what_it_cannot_do(recipe: Recipe) -> None:
     shrinking = replace(recipe, plan=replace(recipe.plan, distillation=Distillation(shrink_rounds=8, penalty=1e-4)))
     script = script_of(shrinking)
-    assert script.left_out == ("shrink_rounds 8 (the student is cut at once)", "penalty 0.0001")
+    assert script.left_out == ("shrink_rounds 8", "penalty 0.0001")
     assert "Left out of the search's training: penalty 0.0001." in script.text
     with pytest.raises(UserError, match="come from the hub"):
         script_of(replace(recipe, task={**recipe.task, "data": {"hub": "glue", "name": "sst2"}}))
