@@ -253,11 +253,13 @@ class Conductor:
         values: Sequence[float] | None,
     ) -> None:
         """Write the row first: it is the truth from which journal and study are brought up to date after a crash."""
-        self.store.ended(self._row(running, state, columns, reason))
+        row = self._row(running, state, columns, reason)
+        self.store.ended(row)
         self.running.pop(running.order.trial)
         told = list(values) if values is not None and state == "COMPLETE" else None
         self.study.tell(running.sampled, told, state=STATES[state])
-        self.journal.end(running.journal_number, STATES[state], told)
+        above = self._violations(columns) if state != "FAIL" else None
+        self.journal.end(running.journal_number, STATES[state], told, above=above, shown=row)
         self.store.log("ended", trial=running.order.trial, state=state, reason=reason)
         self.store.tables()
 
@@ -290,7 +292,8 @@ class Conductor:
         state = STATES[row["state"]]
         values = [float(row[o.name]) for o in self.objectives] if state == TrialState.COMPLETE else None
         if not frozen.state.is_finished():
-            self.journal.end(frozen.number, state, values)
+            above = self._violations(row) if state != TrialState.FAIL else None
+            self.journal.end(frozen.number, state, values, above=above, shown=row)
         self.study.add_trial(
             create_trial(
                 state=state,

@@ -239,9 +239,10 @@ class Confirm(Section):
 
 
 class Final(Section):
-    """What ``paredown train`` runs by default."""
+    """What ``paredown train`` runs by default; it ends early after so many looks at validation without a gain."""
 
     num_train_epochs: Positive = 3
+    early_stopping_patience: Count | None = 3
 
 
 class Latency(Section):

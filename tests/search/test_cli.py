@@ -57,6 +57,9 @@ def cli(
     return call
 
 
+TASK = {"kind": "text-classification", "data": {"train": "/data/train.csv"}}
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     rows = "".join(f"thing number {i},{'good' if i % 2 else 'bad'}\n" for i in range(40))
@@ -99,7 +102,9 @@ def run(tmp_path: Path) -> Path:
         "teacher": {"path": "teacher", "hash": "t", "metrics": {"accuracy": 0.92}, "size_mb": 90.0},
     }
     (folder / "run.json").write_text(json.dumps(info))
-    (folder / "config.yaml").write_text(yaml.safe_dump({"search": {"trials": 3}, "final": {"num_train_epochs": 1}}))
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump({"task": TASK, "search": {"trials": 3}, "final": {"num_train_epochs": 1}})
+    )
     (folder / "signature.json").write_text(signature().to_json())
     with (folder / "trials.jsonl").open("w") as stream:
         for number, (accuracy, size) in enumerate([(0.9, 40.0), (0.85, 20.0), (0.7, 10.0)]):
@@ -284,6 +289,22 @@ def test_export_writes_a_recipe_that_diff_reads(cli: Cli, run: Path, tmp_path: P
     assert json.loads(cli("diff", a, b, "--json")[1])
 
 
+def test_export_also_writes_a_script_and_says_what_it_leaves_out(
+    cli: Cli, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = SimpleNamespace(text="print()\n", left_out=("penalty 0.1",))
+    fake(monkeypatch, "search.hf_script", script_of=lambda recipe, name: script)
+    out = tmp_path / "train_student.py"
+    code, said, _ = cli("export", run, "--trial", "0", "--as", "hf-script", "--out", out)
+    assert code == 0
+    assert out.read_text() == "print()\n"
+    assert "left out of the script: penalty 0.1" in said
+    assert f"python {out} --out model/" in said
+    values = json.loads(cli("export", run, "--trial", "0", "--out", tmp_path / "r.yaml", "--json")[1])
+    assert values["trial"] == "t00000"
+    assert values["left_out"] == []
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -311,7 +332,7 @@ def test_train_and_evaluate_pass_on_what_was_asked(
 
     def train_recipe(recipe: Path, out: Path, *, as_trial: bool, overrides: list[str]) -> Any:
         seen.append((recipe.name, as_trial, overrides))
-        return SimpleNamespace(rows=lambda: [("accuracy", "0.90", "0.91")], as_dict=dict)
+        return SimpleNamespace(rows=lambda: [("accuracy", "0.90", "0.91")], sentence=str, as_dict=dict)
 
     fake(monkeypatch, "search.train", train_recipe=train_recipe)
     fake(monkeypatch, "search.evaluate", evaluate_folder=lambda folder, data=None: {"accuracy": 0.9, "n": float("nan")})
