@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 
     from analysis.run import Run
     from search.conductor import Conductor
+    from search.orders import Propose
+    from spaces.lstm_space import LstmSpace
+    from spaces.space import Space
+
+GUIDED = ("auto", "guided")
+"""Samplers with proposals of our own."""
 
 MEASURED = ("latency_ms", "memory_mb")
 """Costs that are measured before a trial's first step, so that a broken limit refuses it there."""
@@ -132,20 +138,20 @@ def make_conductor(config: Config, store: RunStore, objectives: list[Objective],
 
     from search.conductor import Conductor
     from search.journal import Journal
-    from search.sampling import make_sampler, propose, seed_after
+    from search.sampling import make_sampler, seed_after
     from search.stopper import FrontStopper
     from search.workspace import make_space
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     signature = Signature.from_json((store.folder / "signature.json").read_text(encoding="utf-8"))
     stopping = config.early_stopping
-    options: dict[str, Any] = {"propose": propose} if config.search.sampler == "auto" else {}
     journal = Journal(store.folder / "study.log", objectives)
     seed = seed_after(len(journal.trials()), config.search.seed)
+    space = make_space(config, signature, Curves.load(store.folder / "curves.npz"))
     return Conductor(
         store,
         journal,
-        make_space(config, signature, Curves.load(store.folder / "curves.npz")),
+        space,
         objectives,
         make_sampler(config.search.sampler, seed, config.search.trials),
         FrontStopper(objectives, enabled=stopping.enabled, grace=stopping.grace),
@@ -154,7 +160,23 @@ def make_conductor(config: Config, store: RunStore, objectives: list[Objective],
         config.latency.sequence_length,
         config.constraints,
         max_steps=config.fidelity.max_steps,
-        **options,
+        propose=make_guide(config, space, objectives, info) if config.search.sampler in GUIDED else None,
+    )
+
+
+def make_guide(config: Config, space: Space | LstmSpace, objectives: list[Objective], info: dict[str, Any]) -> Propose:
+    """Return what proposes the trials of a guided search."""
+    from search.guide import Guide
+
+    reference = Reference.from_json(info["hypervolume"])
+    metric = next(o.name for o in objectives if not o.is_cost)
+    return Guide(
+        space,
+        objectives,
+        worst=reference.reference,
+        best=reference.teacher[metric],
+        sequence_length=config.latency.sequence_length,
+        seed=config.search.seed,
     )
 
 

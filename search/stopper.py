@@ -12,6 +12,7 @@ from spaces.objectives import Objective
 PRIOR_GAP = 0.03
 """Three points: how much a gap is taken to close until enough trials have ended."""
 ENOUGH_ENDED = 8
+FEW_GAINS = 3
 QUANTILE = 0.9
 STANDARD_ERRORS = 1.64
 SPARED = 10
@@ -88,6 +89,21 @@ class FrontStopper:
                     return None
                 return name
         return None
+
+    def last_rung(self, trial: str) -> int | None:
+        """Return the last rung at which a trial was seen."""
+        history = self.histories.get(trial)
+        return max(history.metric, default=None) if history is not None else None
+
+    def gain(self, rung: int) -> tuple[float, float]:
+        """Return how much the metric changed from ``rung`` to the end, on average over ended trials, and its spread.
+
+        With fewer than three such trials it is taken to stay, within three points.
+        """
+        gains = [h.final - h.metric[rung] for h in self.histories.values() if h.final is not None and rung in h.metric]
+        if len(gains) < FEW_GAINS:
+            return 0.0, PRIOR_GAP
+        return self.sign * float(np.mean(gains)), float(np.std(gains, ddof=1))
 
     def closing(self, rung: int) -> float:
         """Return the 90 % quantile of how much of a lead at ``rung`` was lost by the end, over ended pairs."""

@@ -206,7 +206,7 @@ class Search(Section):
     """How long and with which sampler the space is searched."""
 
     trials: Count = 60
-    sampler: Literal["auto", "tpe", "nsgaii", "gp", "random"] = "auto"
+    sampler: Literal["auto", "guided", "tpe", "nsgaii", "gp", "random"] = "auto"
     max_concurrent: Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     time_limit_s: Positive | None = None
