@@ -40,7 +40,7 @@ class Conductor:
     """One search's state in the driver.
 
     ``propose`` returns a plan to try, or None to let the sampler choose. At ``max_steps`` a trial has nothing left to
-    be stopped from.
+    be stopped from. ``known`` are ended trials of an earlier run, from which the sampler learns.
     """
 
     store: RunStore
@@ -54,6 +54,7 @@ class Conductor:
     sequence_length: int
     constraints: Mapping[str, float] = field(default_factory=dict)
     propose: Propose | None = None
+    known: Sequence[FrozenTrial] = ()
     max_steps: float = math.inf
     running: dict[str, Running] = field(default_factory=dict)
     refused: int = 0
@@ -62,6 +63,8 @@ class Conductor:
         """Make the sampling study, which lives in memory."""
         directions = [o.direction for o in self.objectives]
         self.study = optuna.create_study(directions=directions, sampler=self.sampler)
+        for trial in self.known:
+            self.study.add_trial(trial)
         self._queue: list[tuple[str, int, FrozenTrial]] = []
         self._numbers = 0
         self._known: set[str] = set()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from search.costs import Costs, Exact, exact_costs
 from search.features import Features, Floats
 from search.improvement import Staircase
 from search.moves import crossed, resized, spread, swapped
@@ -16,12 +17,10 @@ from search.neighbours import neighbouring, proposal_at
 from search.orders import Proposal, Seen
 from search.sampling import allocated, van_der_corput
 from search.surrogate import WEIGHTS, Surrogate
-from spaces.cost import cost
 from spaces.lstm_space import LstmSpace
 
 if TYPE_CHECKING:
     from spaces.objectives import Objective
-    from spaces.plan import Plan
     from spaces.space import Space
 
 FIRST, FRESH, POOL = 48, 10, 96
@@ -36,9 +35,6 @@ FEWEST = 2
 REDRAWN = 8
 AGED = 6
 """A candidate that was ranked so often and never taken gives way."""
-
-EXACT = {"size_mb": "size_mb", "params": "params", "flops": "flops"}
-"""Costs that a plan tells by arithmetic; others are learnt from these: they lie near a power law."""
 
 SPAN_LEAST = 1e-3
 
@@ -63,7 +59,7 @@ class Candidate:
 
     proposal: Proposal
     features: Floats
-    exact: Mapping[str, float]
+    exact: Exact
     age: int = 0
 
 
@@ -103,7 +99,8 @@ class Guide:
         """Return the proposal for trial ``number``."""
         rng = np.random.default_rng([self.seed, number])
         ended = [s for s in seen if s.metric is not None]
-        if number < self.ways.covering or len(ended) < FEWEST:
+        fresh = all(s.here for s in ended)
+        if len(ended) < FEWEST or (fresh and number < self.ways.covering):
             return self._covering(number)
         if not self.ways.model:
             return self._by_turns(number, ended, rng)
@@ -128,23 +125,23 @@ class Guide:
         return next((p for p in drawn if p.plan.hash not in tried), self._covering(number))
 
     def _best(self, ended: Sequence[Seen], running: Sequence[Seen], rng: np.random.Generator) -> Proposal:
-        known = [self._known_of(s) for s in ended]
-        rows = np.stack([c.features for c in known])
+        trials = [*ended, *running]
+        tried = [self._known_of(s) for s in trials]
+        rows, known = np.stack([c.features for c in tried]), tried[: len(ended)]
         values = np.array([self.sign * float(s.metric or 0.0) for s in ended])
-        self.surrogate.fit(rows, values, np.array([s.error for s in ended]))
-        tried = [*known, *(self._known_of(s) for s in running)]
-        costs = Costs.learn(self.costs, known, ended)
-        expected = self.surrogate.mean(np.stack([c.features for c in tried]))
-        at = costs.of(tried)
-        self._refill(
-            [s for s, good in zip(ended, self._efficient(at[: len(ended)], expected), strict=True) if good], rng
-        )
+        self.surrogate.fit(rows[: len(ended)], values, np.array([s.error for s in ended]))
+        costs = Costs.learn(self.costs, [c.exact for c in known], [s.costs for s in ended])
+        expected, at = self.surrogate.mean(rows), costs.of([c.exact for c in tried])
+        good = self._efficient(at[: len(ended)], expected)
+        here = np.array([s.here for s in trials])
+        taken = {s.plan.hash for s in trials if s.here}
+        self._refill([s for s, on in zip(ended, good, strict=True) if on], taken, rng)
         if not self.pool:
             return self._covering(len(tried))
-        pool_costs = costs.of(self.pool)
+        pool_costs = costs.of([c.exact for c in self.pool])
         stairs = self._stairs(np.concatenate([at, pool_costs]))
         outcomes = self.surrogate.outcomes(np.stack([c.features for c in self.pool]))
-        gains = stairs.gains(stairs.levels(at, expected), pool_costs, outcomes, WEIGHTS)
+        gains = stairs.gains(stairs.levels(at[here], expected[here]), pool_costs, outcomes, WEIGHTS)
         return self._take(gains)
 
     def _take(self, gains: Floats) -> Proposal:
@@ -156,9 +153,10 @@ class Guide:
         self.pool = [c for c in ranked[1:] if c.age < AGED]
         return ranked[0].proposal
 
-    def _refill(self, front: Sequence[Seen], rng: np.random.Generator) -> None:
-        """Add fresh candidates that were neither tried nor are waiting."""
-        taken = {c.proposal.plan.hash for c in self.pool} | self._known.keys()
+    def _refill(self, front: Sequence[Seen], tried: set[str], rng: np.random.Generator) -> None:
+        """Let go of candidates that were tried by now, and add fresh ones."""
+        self.pool = [c for c in self.pool if c.proposal.plan.hash not in tried]
+        taken = {c.proposal.plan.hash for c in self.pool} | tried
         for _ in range(FRESH if self.pool else FIRST):
             proposal = proposal_at(self.space, self._made(front, rng))
             if proposal.plan.hash not in taken:
@@ -211,44 +209,8 @@ class Guide:
         return self._known[plan.hash]
 
     def _candidate(self, proposal: Proposal) -> Candidate:
-        return Candidate(proposal, self.features.of(proposal.plan), exact_costs(proposal.plan, self))
-
-
-def exact_costs(plan: Plan, guide: Guide) -> dict[str, float]:
-    """Return what a plan costs by arithmetic."""
-    price = cost(plan, guide.space.signature, sequence_length=guide.sequence_length)
-    return {name: float(getattr(price, attribute)) for name, attribute in EXACT.items()}
-
-
-@dataclass(frozen=True)
-class Costs:
-    """The costs of candidates: exact ones by arithmetic, others by power laws in the exact ones (log-linear, ridge)."""
-
-    names: Sequence[str]
-    laws: Mapping[str, Floats]
-
-    @classmethod
-    def learn(cls, names: Sequence[str], known: Sequence[Candidate], seen: Sequence[Seen]) -> Costs:
-        """Fit the laws of measured costs to the trials that have them."""
-        laws = {}
-        for name in (n for n in names if n not in EXACT):
-            pairs = [(_law_row(c), s.costs[name]) for c, s in zip(known, seen, strict=True) if s.costs.get(name, 0) > 0]
-            rows, logs = np.array([p[0] for p in pairs]), np.log([p[1] for p in pairs])
-            centre = np.concatenate([[1.0], rows[:, 1:].mean(axis=0)])
-            moved = np.column_stack([rows[:, 0], rows[:, 1:] - centre[1:]])
-            slopes = np.linalg.solve(moved.T @ moved + np.diag([1e-6, 0.05, 0.05]), moved.T @ logs)
-            laws[name] = np.concatenate([[slopes[0] - slopes[1:] @ centre[1:]], slopes[1:]])
-        return cls(names, laws)
-
-    def of(self, candidates: Sequence[Candidate]) -> Floats:
-        """Return [n, costs]."""
-        rows = np.array([_law_row(c) for c in candidates])
-        columns = [
-            np.exp(rows @ self.laws[name]) if name in self.laws else np.array([c.exact[name] for c in candidates])
-            for name in self.names
-        ]
-        return np.stack(columns, axis=1)
-
-
-def _law_row(candidate: Candidate) -> list[float]:
-    return [1.0, float(np.log(candidate.exact["flops"])), float(np.log(candidate.exact["size_mb"]))]
+        return Candidate(
+            proposal,
+            self.features.of(proposal.plan),
+            exact_costs(proposal.plan, self.space.signature, self.sequence_length),
+        )

@@ -19,6 +19,8 @@ from search.importance import importance
 from search.live import Screen, Steps
 from search.paths import cache_folder
 from search.store import RunStore, now
+from search.warm import FILE as WARM_FILE
+from search.warm import check_sources
 from search.worker import WorkSpec
 from spaces.curves import Curves
 from spaces.errors import UserError
@@ -30,12 +32,6 @@ if TYPE_CHECKING:
 
     from analysis.run import Run
     from search.conductor import Conductor
-    from search.orders import Propose
-    from spaces.lstm_space import LstmSpace
-    from spaces.space import Space
-
-GUIDED = ("auto", "guided")
-"""Samplers with proposals of our own."""
 
 MEASURED = ("latency_ms", "memory_mb")
 """Costs that are measured before a trial's first step, so that a broken limit refuses it there."""
@@ -50,6 +46,8 @@ def run_search(config: Config, *, address: str | None = None, console: Console |
     folder = Path(config.run.dir)
     objectives = [objective(name) for name in config.objectives]
     refuse_other_run(folder, config)
+    if not (folder / WARM_FILE).exists():
+        check_sources(config)
     store = RunStore(folder, objectives)
     store.lock.acquire()
     try:
@@ -138,6 +136,7 @@ def make_conductor(config: Config, store: RunStore, objectives: list[Objective],
 
     from search.conductor import Conductor
     from search.journal import Journal
+    from search.proposer import make_proposer
     from search.sampling import make_sampler, seed_after
     from search.stopper import FrontStopper
     from search.workspace import make_space
@@ -148,6 +147,7 @@ def make_conductor(config: Config, store: RunStore, objectives: list[Objective],
     journal = Journal(store.folder / "study.log", objectives)
     seed = seed_after(len(journal.trials()), config.search.seed)
     space = make_space(config, signature, Curves.load(store.folder / "curves.npz"))
+    propose, known = make_proposer(config, store, space, objectives, info)
     return Conductor(
         store,
         journal,
@@ -160,23 +160,8 @@ def make_conductor(config: Config, store: RunStore, objectives: list[Objective],
         config.latency.sequence_length,
         config.constraints,
         max_steps=config.fidelity.max_steps,
-        propose=make_guide(config, space, objectives, info) if config.search.sampler in GUIDED else None,
-    )
-
-
-def make_guide(config: Config, space: Space | LstmSpace, objectives: list[Objective], info: dict[str, Any]) -> Propose:
-    """Return what proposes the trials of a guided search."""
-    from search.guide import Guide
-
-    reference = Reference.from_json(info["hypervolume"])
-    metric = next(o.name for o in objectives if not o.is_cost)
-    return Guide(
-        space,
-        objectives,
-        worst=reference.reference,
-        best=reference.teacher[metric],
-        sequence_length=config.latency.sequence_length,
-        seed=config.search.seed,
+        propose=propose,
+        known=known,
     )
 
 

@@ -26,6 +26,7 @@ class Seen:
     """What a proposer is told of a trial: plan, coordinates, and once it ended its metric, that one's error and costs.
 
     Of a stopped trial the metric is what trials like it came to, the error how much they differed in that.
+    One that is not ``here`` belongs to an earlier run.
     """
 
     plan: Plan
@@ -33,6 +34,7 @@ class Seen:
     metric: float | None = None
     error: float = 0.0
     costs: Mapping[str, float] = field(default_factory=dict)
+    here: bool = True
 
 
 Propose = Callable[[int, Sequence[Seen]], Proposal | None]

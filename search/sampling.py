@@ -121,7 +121,7 @@ def nearest_distillation(
         if f.name == "objective" and isinstance(domain, Choices):
             settings[f.name] = next((o for o in objectives if o in domain.values), domain.values[0])
         elif domain is not None:
-            settings[f.name] = _nearest(domain, settings[f.name])
+            settings[f.name] = nearest_setting(domain, settings[f.name])
     return Distillation(**settings)
 
 
@@ -134,7 +134,8 @@ def good_learning_rate(kept: float) -> float:
     return float(min(max(1e-4 * (0.35 / max(kept, 1e-6)) ** 0.6, 5e-5), 2.5e-4))
 
 
-def _nearest(domain: Domain, value: Any) -> Any:
+def nearest_setting(domain: Domain, value: Any) -> Any:
+    """Return what a domain allows nearest to ``value``; of words the first, where it is none of them."""
     if isinstance(domain, Fixed):
         return domain.value
     if isinstance(domain, Choices):

@@ -211,7 +211,7 @@ class Search(Section):
     max_concurrent: Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     time_limit_s: Positive | None = None
-    warm_start: str | None = None
+    warm_start: str | Names | None = None
 
 
 class EarlyStopping(Section):
