@@ -19,7 +19,7 @@ from search.sampling import make_sampler
 from search.stopper import FrontStopper
 from search.store import RunStore
 from search.trial import RungReport
-from search.warm import WarmFirst, WarmStart, find_warm_start, read_or_find, seen_of
+from search.warm import WarmFirst, WarmStart, check_sources, find_warm_start, read_or_find, seen_of
 from spaces.errors import UserError
 from spaces.objectives import objective
 from spaces.plan import Choice, Plan, Student
