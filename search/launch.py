@@ -15,6 +15,8 @@ from analysis.front import Reference, hypervolume, make_reference
 from analysis.reading import FORMAT, read_info
 from search.cluster import max_concurrent, ray_session, remote_calls, remote_facts
 from search.config import Config, config_from, same_run_or_difference
+from search.confirm import FILE as CONFIRM_FILE
+from search.confirm import confirm_once, confirmed, repeats
 from search.importance import importance
 from search.live import Screen, Steps
 from search.paths import cache_folder
@@ -80,7 +82,8 @@ def _search(config: Config, store: RunStore, objectives: list[Objective], consol
     if found.restored or found.requeued:
         console.print(found.sentence(), highlight=False)
     store.log("started", restored=found.restored, requeued=found.requeued, failed=found.failed)
-    if info["state"] != "FINISHED" or not conductor.done:  # else the same command again changes nothing
+    unfinished = info["state"] != "FINISHED" or not conductor.done
+    if unfinished or repeats(config, store):  # else the same command again changes nothing
         _run_and_finish(config, conductor, info, console)
     if all(row["state"] == "FAIL" for row in store.rows) and store.rows:
         reasons = [row["reason"] for row in store.rows]
@@ -238,6 +241,7 @@ def _finish(config: Config, store: RunStore, info: dict[str, Any], work: WorkSpe
         teachers = remote_calls(config, teacher_baselines, [(work, info["teacher"])], steps, "measuring the teacher")
         rows = [*teachers[0], *(row for row in uniform if "failed" not in row)]
         store.parquet("baselines.parquet", pd.DataFrame(rows))
+    _confirm(config, store, work, steps)
     front = store.front()
     folders = _models(store, front)
     if folders:
@@ -246,6 +250,23 @@ def _finish(config: Config, store: RunStore, info: dict[str, Any], work: WorkSpe
         measured = pd.DataFrame([{"trial": t, **sitting[t]} for t in folders])
         store.parquet("front.parquet", front.merge(measured, on="trial", how="left"))
     store.json("importance.json", importance(store.trials(), info["metric"]))
+
+
+def _confirm(config: Config, store: RunStore, work: WorkSpec, steps: Steps) -> None:
+    """Train the front again as ``confirm`` asks; rows that are there already stay."""
+    import pandas as pd
+
+    missing = repeats(config, store)
+    if not missing:
+        return
+    plans = {r.plan: (store.folder / "plans" / f"{r.plan}.json").read_text(encoding="utf-8") for r in missing}
+    orders = [(work, repeat, plans[repeat.plan]) for repeat in missing]
+    found = remote_calls(config, confirm_once, orders, steps, "confirming the front with more seeds")
+    for lost in (row for row in found if "failed" in row):
+        store.log("confirmation failed", **lost)
+    rows = pd.DataFrame([row for row in found if "failed" not in row])
+    if len(rows):
+        store.parquet(CONFIRM_FILE, pd.concat([confirmed(store), rows], ignore_index=True))
 
 
 def _models(store: RunStore, front: pd.DataFrame) -> dict[str, str]:

@@ -230,10 +230,11 @@ class Fidelity(Section):
 
 
 class Confirm(Section):
-    """Retraining the ``top`` front trials with ``seeds`` more seeds at the end."""
+    """Retraining ``top`` trials of the front with ``seeds`` more seeds at the end, for ``steps`` (None: a trial's)."""
 
     seeds: Annotated[int, Field(ge=0)] = 0
     top: Count = 8
+    steps: Count | None = None
 
 
 class Final(Section):
