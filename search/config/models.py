@@ -209,11 +209,11 @@ class Search(Section):
     """How long and with which sampler the space is searched."""
 
     trials: Count = 60
-    sampler: Literal["auto", "tpe", "nsgaii", "gp", "random"] = "auto"
+    sampler: Literal["auto", "guided", "tpe", "nsgaii", "gp", "random"] = "auto"
     max_concurrent: Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     time_limit_s: Positive | None = None
-    warm_start: str | None = None
+    warm_start: str | Names | None = None
 
 
 class EarlyStopping(Section):
@@ -232,10 +232,11 @@ class Fidelity(Section):
 
 
 class Confirm(Section):
-    """Retraining the ``top`` front trials with ``seeds`` more seeds at the end."""
+    """Retraining ``top`` trials of the front with ``seeds`` more seeds at the end, for ``steps`` (None: a trial's)."""
 
     seeds: Annotated[int, Field(ge=0)] = 0
     top: Count = 8
+    steps: Count | None = None
 
 
 class Final(Section):
