@@ -14,6 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.store import mend_lines
+from spaces.errors import UserError
 from spaces.objectives import Objective
 from spaces.plan import Plan
 
@@ -23,6 +24,15 @@ LISTED = "constraints"
 """Where Optuna kept constraints, without their names, before version 5; `optuna-dashboard` 0.21 still looks there."""
 SHOWN = ("_se", "agreement", "latency_ratio", "params", "seconds", "reason")
 """How names of columns end that a trial has as user attributes: few, since each is a write of its own."""
+
+
+def read_journal(file: Path) -> dict[str, FrozenTrial]:
+    """Return the trials of another run's journal by their ids there; nothing is written."""
+    try:
+        study = optuna.load_study(study_name=STUDY, storage=JournalStorage(JournalFileBackend(str(file))))
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read as the journal of a search ({error})") from error
+    return {t.user_attrs["trial"]: t for t in study.get_trials() if "trial" in t.user_attrs}
 
 
 class Journal:
