@@ -23,6 +23,7 @@ from spaces.signature import Signature
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from analysis.confirm import Confirmation
     from analysis.pick import Pick
 
 
@@ -118,6 +119,13 @@ class Run:
     def confirmations(self) -> pd.DataFrame:
         """The front trained again with more seeds, where the config asked for it."""
         return read_parquet(self.path / "confirm.parquet")
+
+    @cached_property
+    def confirmation(self) -> Confirmation | None:
+        """What the confirmations say: rank correlation, spread, neighbours; None where there are none."""
+        from analysis.confirm import confirmation
+
+        return confirmation(self)
 
     @cached_property
     def importance(self) -> dict[str, float]:
