@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from search.config import Config, config_from
-from search.config.yaml_file import parse_value
 from search.data import TaskData, load_data
 from search.kinds import KINDS
 from search.paths import cache_folder
@@ -16,6 +15,7 @@ from search.tasks import TaskSpec
 from search.teacher import Teacher, folder_hash, labels_of
 from search.workspace import Workspace
 from spaces.errors import UserError, did_you_mean
+from spaces.plain_yaml import parse_value
 from spaces.recipe import Recipe
 
 OVERRIDABLE = ("teacher", "task", "plan.distillation", "trial", "final", "latency")

@@ -9,8 +9,8 @@ from typing import Any
 
 from search.config.models import LstmStudent, Space
 from search.config.problems import Problem, unknown_word
-from search.config.yaml_file import read_yaml
 from search.kinds import KINDS
+from spaces.plain_yaml import read_yaml
 
 _PATHS = (
     ("task", "data", "train"),
