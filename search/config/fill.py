@@ -34,7 +34,7 @@ def merge_preset(raw: dict[str, Any]) -> Problem | None:
         return None
     name = space.setdefault("preset", "default")
     presets = preset_files()
-    if name not in presets:
+    if not isinstance(name, str) or name not in presets:
         return Problem(("space", "preset"), unknown_word(name, sorted(presets)))
     for key, value in _preset_keys(presets[name]).items():
         if key not in space:

@@ -23,8 +23,8 @@ from compressors.saving import load, save_student, weights_bytes
 from spaces.cost import cost, file_tensors
 from spaces.errors import UserError
 from spaces.plan import Choice, Structure, Student
-from spaces.signature import read_header
 from spaces.structure import refusal
+from spaces.tensors import read_header
 
 Saver = Callable[..., Path]
 Drawer = Callable[..., Student]
