@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from spaces.errors import UserError
+from spaces.reading import read_mapping
 from spaces.recipe import Recipe
 
 FACTS = "paredown.json"
@@ -45,14 +46,13 @@ def read_facts(folder: Path) -> ModelFacts:
     file = folder / FACTS
     if not file.is_file():
         return _facts_of_checkpoint(folder)
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read as JSON ({error})") from error
-    if not isinstance(value, dict) or value.get("format") != FORMAT or "recipe" not in value:
-        raise UserError(f"{file}: not written by this version of paredown")
-    recipe = Recipe.from_dict(value["recipe"], str(file))
-    return ModelFacts(recipe, dict(value.get("achieved") or {}), bool(value.get("as_trial")))
+    value = read_mapping(file)
+    if value.get("format") != FORMAT:
+        raise UserError(f"{file}: format is {value.get('format')!r}; this version reads format {FORMAT}")
+    recipe, achieved = Recipe.from_dict(value.get("recipe", {}), str(file)), value.get("achieved") or {}
+    if not isinstance(achieved, dict):
+        raise UserError(f"{file}: key 'achieved' is {achieved!r}; expected an object")
+    return ModelFacts(recipe, achieved, bool(value.get("as_trial")))
 
 
 def check_target(out: Path) -> None:

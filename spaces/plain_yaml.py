@@ -132,6 +132,8 @@ class _Builder:
             return self.mapping(node, at)
         if isinstance(node, yaml.SequenceNode):
             return [self._item(item, (*at, index)) for index, item in enumerate(node.value)]
+        if "\0" in node.value:  # it would end a path in the middle
+            raise UserError(f"{self._where(node)}: a character \\0 stands in a text, which is allowed nowhere")
         try:
             return self.loader.construct_object(node)
         except (ValueError, LookupError):  # a tag that does not fit: `!!int ""`, `!!bool perhaps`

@@ -30,7 +30,12 @@ def read_text(file: Path, most: int = MAX_TEXT_BYTES) -> str:
 def parse_json(text: str | bytes, where: str) -> Any:
     """Return the value of a JSON text; raises UserError, which names the text as ``where``, for anything else."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if "\\ud" in (text if isinstance(text, str) else text.decode("utf-8", "replace")).lower():
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: not JSON that can be read: it has half a character, such as \\ud800") from None
     except RecursionError:
         raise UserError(f"{where}: not JSON that can be read: its values are nested too deeply") from None
     except ValueError as error:
@@ -39,7 +44,10 @@ def parse_json(text: str | bytes, where: str) -> Any:
 
 def read_json(file: Path, most: int = MAX_JSON_BYTES) -> Any:
     """Return the value in a JSON file; raises UserError when it cannot be read or is no JSON."""
-    return parse_json(read_text(file, most), str(file))
+    text = read_text(file, most)
+    if "\\u0000" in text:  # it would end a path in the middle
+        raise UserError(f"{file}: a character \\u0000 stands in a text, which is allowed nowhere")
+    return parse_json(text, str(file))
 
 
 def read_mapping(file: Path, most: int = MAX_JSON_BYTES) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spaces.errors import UserError
+from spaces.reading import parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,10 +126,7 @@ def _read_jsonl(file: Path) -> Table:
     for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{file}:{number}: this line is not JSON: {error}") from None
+        row = parse_json(line, f"{file}:{number}")
         if not isinstance(row, dict):
             raise UserError(f"{file}:{number}: {line[:40]!r} is not an object of columns")
         rows.append(row)
@@ -136,13 +134,9 @@ def _read_jsonl(file: Path) -> Table:
 
 
 def _read_parquet(file: Path) -> Table:
-    import pandas as pd
-    import pyarrow as pa
+    from analysis.reading import read_parquet
 
-    try:
-        return _from_frame(pd.read_parquet(file), str(file))
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{file}: this is not a parquet file: {error}") from None
+    return _from_frame(read_parquet(file), str(file))
 
 
 def _from_rows(rows: Sequence[Mapping[str, Any]], name: str) -> Table:

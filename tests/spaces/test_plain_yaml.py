@@ -62,6 +62,7 @@ def test_brackets_that_overflow_the_stack_of_the_c_parser_are_a_sentence(tmp_pat
         ("a: !!python/object/apply:os.getcwd []\n", "tag .* is not allowed"),
         ("a: !!binary aGk=\n", "tag .* is not allowed"),
         ("a: \x00", "not valid YAML"),
+        ('a: "x\\0y"', "which is allowed nowhere"),
         ("a: \ud800", "not UTF-8"),
         ("a: 1\n---\nb: 2\n", "not valid YAML"),
         ("", "a mapping of keys to values is expected"),

@@ -47,7 +47,13 @@ def test_a_file_above_the_bound_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", "not JSON"), ("[" * 100_000, "nested too deeply"), (f"[{'9' * 5000}]", "not JSON"), (b"\xff", "not JSON")],
+    [
+        ("{", "not JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        (f"[{'9' * 5000}]", "not JSON"),
+        ('["\\ud800"]', "half a character"),
+        (b"\xff", "not JSON"),
+    ],
 )
 def test_what_is_no_json_is_a_sentence(text: str | bytes, said: str) -> None:
     with pytest.raises(UserError, match=said):
@@ -57,5 +63,8 @@ def test_what_is_no_json_is_a_sentence(text: str | bytes, said: str) -> None:
 def test_json_is_read_and_an_object_is_asked_for_where_one_is_needed(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text("[1, 2]")
     assert read_json(tmp_path / "list.json") == [1, 2]
+    (tmp_path / "nul.json").write_text('["a\\u0000b"]')
+    with pytest.raises(UserError, match=r"nul\.json: a character"):
+        read_json(tmp_path / "nul.json")
     with pytest.raises(UserError, match=r"list\.json: expected an object of keys and values, found list"):
         read_mapping(tmp_path / "list.json")
