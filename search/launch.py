@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from rich.console import Console
 
 from analysis.front import Reference, hypervolume, make_reference
@@ -16,6 +15,7 @@ from analysis.reading import FORMAT, read_info
 from search.cluster import max_concurrent, ray_session, remote_calls, remote_facts
 from search.config import Config, config_from, same_run_or_difference
 from search.importance import importance
+from search.lengths import check_lengths
 from search.live import Screen, Steps
 from search.paths import cache_folder
 from search.store import RunStore, now
@@ -23,6 +23,7 @@ from search.worker import WorkSpec
 from spaces.curves import Curves
 from spaces.errors import UserError
 from spaces.objectives import Objective, objective
+from spaces.plain_yaml import read_yaml
 from spaces.signature import Signature
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def run_search(config: Config, *, address: str | None = None, console: Console |
     folder = Path(config.run.dir)
     objectives = [objective(name) for name in config.objectives]
     refuse_other_run(folder, config)
+    check_lengths(config)
     store = RunStore(folder, objectives)
     store.lock.acquire()
     try:
@@ -62,7 +64,7 @@ def refuse_other_run(folder: Path, config: Config) -> None:
     file = folder / "config.yaml"
     if not (folder / "run.json").exists():
         return
-    old = config_from(yaml.safe_load(file.read_text(encoding="utf-8"))).resolved()
+    old = config_from(read_yaml(file)[0], name=str(file)).resolved()
     different = same_run_or_difference(old, config.resolved())
     if different:
         more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""

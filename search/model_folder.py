@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from search.teacher import check_tokenizer
 from spaces.errors import UserError
 from spaces.reading import read_mapping
 from spaces.recipe import Recipe
@@ -78,9 +79,11 @@ def tokenizer_of(folder: Path, student: Any) -> Any:
 
     base = student.config.base_config()  # with the teacher's kind of model the class is found without trust
     try:
-        return AutoTokenizer.from_pretrained(folder, config=base, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: the tokenizer cannot be loaded ({str(error).splitlines()[0]})") from error
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=base, trust_remote_code=False)
+    except Exception as error:  # tokenizers raise whatever a file leads to
+        raise UserError(f"{folder}: the tokenizer cannot be loaded ({error})") from error
+    check_tokenizer(tokenizer, str(folder), int(base.vocab_size))
+    return tokenizer
 
 
 def license_of(folder: Path) -> str | None:

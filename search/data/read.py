@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ def read_file(path: str | Path) -> Table:
     Raises UserError for a missing file, an unknown suffix, bytes that are not UTF-8, or rows that do not parse.
     """
     file = Path(path)
-    if not file.is_file():
+    if not os.path.isfile(file):  # False also for a name that is too long
         near = f"; the folder has {', '.join(_siblings(file))}" if _siblings(file) else ""
         raise UserError(f"{file}: there is no such file{near}")
     readers = {".csv": _read_delimited, ".tsv": _read_delimited, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
@@ -180,6 +181,6 @@ def _plain_item(item: Any) -> Any:
 
 
 def _siblings(file: Path) -> list[str]:
-    if not file.parent.is_dir():
+    if not os.path.isdir(file.parent):
         return []
     return sorted(p.name for p in file.parent.iterdir() if p.suffix.lower() in SUFFIXES)[:5]
