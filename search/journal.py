@@ -14,10 +14,25 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.store import mend_lines
+from spaces.errors import UserError
 from spaces.objectives import Objective
 from spaces.plan import Plan
 
 STUDY = "paredown"
+
+LISTED = "constraints"
+"""Where Optuna kept constraints, without their names, before version 5; `optuna-dashboard` 0.21 still looks there."""
+SHOWN = ("_se", "agreement", "latency_ratio", "params", "seconds", "reason")
+"""How names of columns end that a trial has as user attributes: few, since each is a write of its own."""
+
+
+def read_journal(file: Path) -> dict[str, FrozenTrial]:
+    """Return the trials of another run's journal by their ids there; nothing is written."""
+    try:
+        study = optuna.load_study(study_name=STUDY, storage=JournalStorage(JournalFileBackend(str(file))))
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read as the journal of a search ({error})") from error
+    return {t.user_attrs["trial"]: t for t in study.get_trials() if "trial" in t.user_attrs}
 
 
 class Journal:
@@ -27,10 +42,10 @@ class Journal:
         # Only the driver writes the journal, and a run folder has one driver: a lock found here was left by a crash.
         file.with_name(f"{file.name}.lock").unlink(missing_ok=True)
         mend_lines(file)  # Optuna refuses to read a journal whose last line is torn
-        storage = JournalStorage(JournalFileBackend(str(file)))
+        self.storage = JournalStorage(JournalFileBackend(str(file)))
         self.study = optuna.create_study(
             study_name=STUDY,
-            storage=storage,
+            storage=self.storage,
             directions=[o.direction for o in objectives],
             load_if_exists=True,
         )
@@ -60,6 +75,30 @@ class Journal:
         )
         return len(self.study.get_trials(deepcopy=False)) - 1
 
-    def end(self, number: int, state: TrialState, values: Sequence[float] | None) -> None:
-        """Record how a trial ended; telling an ended trial again changes nothing."""
-        self.study.tell(number, values, state=state, skip_if_finished=True)
+    def end(
+        self,
+        number: int,
+        state: TrialState,
+        values: Sequence[float] | None,
+        *,
+        above: Mapping[str, float] | None = None,
+        shown: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record how a trial ended; ending an ended trial again changes nothing.
+
+        ``above`` says by how much each constraint is broken (at or below 0 it is met); of ``shown``, the trial's row,
+        what is in ``SHOWN`` becomes user attributes.
+        """
+        frozen = self.study.get_trials(deepcopy=False)[number]
+        if frozen.state.is_finished():
+            return
+        live = optuna.Trial(self.study, frozen._trial_id)
+        for name, value in (above or {}).items():
+            if name not in frozen.constraints:  # a crash may have come before the trial was told
+                live.set_constraint(name, value)
+        if above:
+            self.storage.set_trial_system_attr(frozen._trial_id, LISTED, list(above.values()))
+        for name, value in (shown or {}).items():
+            if name.endswith(SHOWN) and value not in (None, ""):
+                live.set_user_attr(name, value)
+        self.study.tell(number, values, state=state)

@@ -109,4 +109,4 @@ def test_templates_escape_everything_but_our_own_style_script_and_figures() -> N
     assert [file.name for file in templates if "safe" in file.read_text().replace("'unsafe-", "")] == []
     code = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "analysis").rglob("*.py"))
     assert "autoescape=True" in code
-    assert set(re.findall(r"Markup\((\w+)", code)) <= {"parts", "get_plotlyjs", "script_json"}
+    assert set(re.findall(r"Markup\((\w+)", code)) <= {"parts", "_packed_plotly", "get_plotlyjs", "script_json"}
