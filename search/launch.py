@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from rich.console import Console
 
 from analysis.front import Reference, hypervolume, make_reference
@@ -18,6 +17,7 @@ from search.config import Config, config_from, same_run_or_difference
 from search.confirm import FILE as CONFIRM_FILE
 from search.confirm import confirm_once, confirmed, repeats
 from search.importance import importance
+from search.lengths import check_lengths
 from search.live import Screen, Steps
 from search.paths import cache_folder
 from search.store import RunStore, now
@@ -27,6 +27,7 @@ from search.worker import WorkSpec
 from spaces.curves import Curves
 from spaces.errors import UserError
 from spaces.objectives import Objective, objective
+from spaces.plain_yaml import read_yaml
 from spaces.signature import Signature
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def run_search(config: Config, *, address: str | None = None, console: Console |
     folder = Path(config.run.dir)
     objectives = [objective(name) for name in config.objectives]
     refuse_other_run(folder, config)
+    check_lengths(config)
     if not (folder / WARM_FILE).exists():
         check_sources(config)
     store = RunStore(folder, objectives)
@@ -68,7 +70,7 @@ def refuse_other_run(folder: Path, config: Config) -> None:
     file = folder / "config.yaml"
     if not (folder / "run.json").exists():
         return
-    old = config_from(yaml.safe_load(file.read_text(encoding="utf-8"))).resolved()
+    old = config_from(read_yaml(file)[0], name=str(file)).resolved()
     different = same_run_or_difference(old, config.resolved())
     if different:
         more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""

@@ -26,6 +26,7 @@ def check(config: Config) -> Iterator[Problem]:
     yield from _metric(config)
     yield from _methods(config)
     yield from _student(config)
+    yield from _nothing_to_choose(config)
     yield from _objectives(config)
     yield from _constraints(config)
     yield from _rungs(config)
@@ -97,6 +98,19 @@ def _student(config: Config) -> Iterator[Problem]:
         broken = next((size for size in sizes if isinstance(size, float) and not size.is_integer()), None)
         if broken is not None:
             yield Problem(("space", "student", "lstm", name), f"{broken} is not allowed: whole numbers")
+
+
+def _nothing_to_choose(config: Config) -> Iterator[Problem]:
+    space = config.space
+    methods = {*space.methods, *(name for names in space.own_methods.values() for name in names)}
+    domains = [getattr(space.distillation, name) for name in type(space.distillation).model_fields]
+    sizes = [space.structure.layers, space.structure.heads, space.structure.ffn]
+    if space.student is not None:
+        domains += [getattr(space.student, name) for name in type(space.student).model_fields]
+    elif methods != {"dense"}:
+        return
+    if all(domain is None or isinstance(domain, Fixed) for domain in [*domains, *sizes]):
+        yield Problem(("space",), "there is nothing to choose: add a method, or a range to structure or distillation")
 
 
 def _values(domain: Domain) -> tuple[Scalar, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
 from pydantic import Field
 
 from search.config.models import (
@@ -22,6 +21,7 @@ from search.config.models import (
     Task,
     Teacher,
 )
+from spaces.plain_yaml import dump_yaml
 
 
 class Config(Section):
@@ -49,4 +49,4 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """Return ``resolved()`` as YAML text for the run folder."""
-        return yaml.safe_dump(self.resolved(), sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+        return dump_yaml(self.resolved(), flow=None)
