@@ -7,14 +7,22 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from search.config import Config
+from search.depot import start_depot
+from search.driver_files import INBOX, DriverFiles
 from search.worker import WorkSpec
 from spaces.errors import UserError
 
 if TYPE_CHECKING:
     from search.live import Steps
+
+CODE = ("spaces", "compressors", "analysis", "search")
+"""The packages that run in workers."""
 
 
 @contextmanager
@@ -24,12 +32,19 @@ def ray_session(config: Config, address: str | None) -> Iterator[None]:
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # no GPU asked for, none seen
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Ray Tune's own progress boxes
+    if address and address.startswith("ray://"):
+        raise UserError(
+            f"--address: {address!r} leaves the driver, its run folder and the meter outside of the cluster; "
+            "start the command on a node (`ray job submit`) with --address auto"
+        )
     import ray
 
-    variables = {"TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "passive"}
+    environment: dict[str, Any] = {"env_vars": {"TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "passive"}}
+    if address:
+        environment["py_modules"] = our_code()
     options: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
     try:
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, runtime_env={"env_vars": variables}, **options)
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, runtime_env=environment, **options)
     except (ConnectionError, ValueError) as error:
         if not address:
             raise
@@ -38,6 +53,35 @@ def ray_session(config: Config, address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def our_code() -> list[str]:
+    """Return the packages that workers need, as folders: Ray takes them to every node, also from an installed wheel."""
+    return [str(Path(str(import_module(name).__file__)).parent) for name in CODE]
+
+
+def driver_files(folder: Path) -> DriverFiles:
+    """Return how workers reach the driver's disk, where ``folder`` (the run's ``ray/``) is.
+
+    On a cluster an actor on the driver's node gives and takes files; nodes that share the disk need it for nothing but
+    computing what all need once.
+    """
+    import ray
+
+    inbox, mark = folder / INBOX, folder / f".mark-{uuid4().hex}"
+    inbox.mkdir(parents=True, exist_ok=True)
+    if not _on_cluster():
+        return DriverFiles(str(inbox))
+    for old in folder.glob(".mark-*"):
+        old.unlink(missing_ok=True)
+    mark.touch()
+    return DriverFiles(str(inbox), str(mark), start_depot(ray.get_runtime_context().get_node_id()))
+
+
+def _on_cluster() -> bool:
+    import ray
+
+    return bool(ray.get_runtime_context().runtime_env.get("py_modules"))
 
 
 def max_concurrent(config: Config) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.store import mend_lines
+from search.store import keep_aside, mend_lines
 from spaces.objectives import Objective
 from spaces.plan import Plan
 
@@ -27,13 +28,13 @@ class Journal:
         # Only the driver writes the journal, and a run folder has one driver: a lock found here was left by a crash.
         file.with_name(f"{file.name}.lock").unlink(missing_ok=True)
         mend_lines(file)  # Optuna refuses to read a journal whose last line is torn
-        storage = JournalStorage(JournalFileBackend(str(file)))
-        self.study = optuna.create_study(
-            study_name=STUDY,
-            storage=storage,
-            directions=[o.direction for o in objectives],
-            load_if_exists=True,
-        )
+        self.damaged = False
+        try:
+            self.study = _open(file, objectives)
+        except Exception:  # whatever Optuna stumbles over in a file with a damaged line
+            self.damaged = True
+            os.replace(file, keep_aside(file))
+            self.study = _open(file, objectives)
         if not self.study.metric_names:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -60,6 +61,34 @@ class Journal:
         )
         return len(self.study.get_trials(deepcopy=False)) - 1
 
-    def end(self, number: int, state: TrialState, values: Sequence[float] | None) -> None:
-        """Record how a trial ended; telling an ended trial again changes nothing."""
+    def end(
+        self,
+        number: int,
+        state: TrialState,
+        values: Sequence[float] | None,
+        row: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record how a trial ended; telling an ended trial again changes nothing.
+
+        ``row`` is kept with it: a row that is lost or damaged in the run folder comes back from here.
+        """
+        if row is not None:
+            self.note(number, "row", dict(row))
         self.study.tell(number, values, state=state, skip_if_finished=True)
+
+    def note(self, number: int, key: str, value: Any) -> None:
+        """Keep a plain value with a trial that has not ended."""
+        trial = self.study.get_trials(deepcopy=False)[number]
+        if not trial.state.is_finished():
+            self.study._storage.set_trial_user_attr(trial._trial_id, key, value)
+
+
+def _open(file: Path, objectives: Sequence[Objective]) -> optuna.Study:
+    study = optuna.create_study(
+        study_name=STUDY,
+        storage=JournalStorage(JournalFileBackend(str(file))),
+        directions=[o.direction for o in objectives],
+        load_if_exists=True,
+    )
+    study.get_trials(deepcopy=False)
+    return study

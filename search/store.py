@@ -9,10 +9,10 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.lock import FolderLock
 from spaces.canonical import canonical_json
 from spaces.errors import UserError
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from spaces.objectives import Objective
     from spaces.plan import Plan
+
+INFO_COPY = ".run.json.copy"
+ENDS = ("COMPLETE", "STOPPED", "FAIL")
 
 PARQUET_EVERY_S = 30.0
 """``trials.parquet`` is rewritten at most this often, and at the end."""
@@ -34,7 +37,6 @@ class RunStore:
         self.rows: list[dict[str, Any]] = []
         self.running: dict[str, dict[str, Any]] = {}
         self._written_at = -math.inf
-        self.lock = FolderLock(folder)
         try:
             for part in ("plans", "checkpoints"):
                 (folder / part).mkdir(parents=True, exist_ok=True)
@@ -46,15 +48,29 @@ class RunStore:
         for name in ("rungs.jsonl", "log.jsonl", "trials.jsonl"):
             mend_lines(self.folder / name)
         file = self.folder / "trials.jsonl"
-        lines = file.read_bytes().splitlines() if file.exists() else []
-        try:
-            whole = [json.loads(line) for line in lines if line.strip()]
-            self.rows = list({row["trial"]: row for row in whole}.values())
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{file}: a line is no trial ({error}); put the file back as the search wrote it"
-            ) from error
+        lines = [line for line in file.read_bytes().splitlines() if line.strip()] if file.exists() else []
+        found = [row for line in lines if (row := _row_of(line)) is not None]
+        self.rows = list({row["trial"]: row for row in found}.values())
+        if len(found) < len(lines):
+            self.log("damaged", file=file.name, lines=len(lines) - len(found))
+            os.replace(file, keep_aside(file))
+            self.text(file.name, "".join(canonical_json(row) + "\n" for row in self.rows))
         return self.rows
+
+    def info(self) -> dict[str, Any]:
+        """Return ``run.json``, or its copy where it was damaged; raises UserError when both were."""
+        from analysis.reading import read_info, read_json
+
+        try:
+            return read_info(self.folder)
+        except UserError:
+            copy = self.folder / INFO_COPY
+            if not copy.exists():
+                raise
+            info: dict[str, Any] = read_json(copy)
+            self.log("damaged", file="run.json")
+            self.json("run.json", info)
+            return info
 
     def ended(self, row: Mapping[str, Any]) -> None:
         """Append the row of a trial that ended; it is on the disk when this returns."""
@@ -93,8 +109,11 @@ class RunStore:
         os.replace(partial, file)
 
     def json(self, name: str, value: Any) -> None:
-        """Write a JSON file in one step, indented for people."""
-        self.text(name, json.dumps(value, indent=1, allow_nan=False) + "\n")
+        """Write a JSON file in one step, indented for people; of ``run.json`` there is a copy."""
+        text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+        self.text(name, text)
+        if name == "run.json":
+            self.text(INFO_COPY, text)
 
     def tables(self, *, force: bool = False) -> None:
         """Write ``trials.parquet`` and ``front.parquet``, at most every 30 s unless forced."""
@@ -126,11 +145,16 @@ class RunStore:
         os.replace(partial, file)
 
     def checkpoint(self, trial: str, source: Path) -> Path:
-        """Put a trial's checkpoint files in their place, in one step, and return the folder."""
+        """Move a trial's checkpoint files, the folder ``source``, to their place and return that."""
         target = self.folder / "checkpoints" / trial
         draft = target.with_name(f".{trial}.partial")
         shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(source, draft, copy_function=_link)
+        draft.parent.mkdir(exist_ok=True)
+        try:
+            source.replace(draft)
+        except OSError:  # from another disk
+            shutil.copytree(source, draft)
+            shutil.rmtree(source, ignore_errors=True)
         shutil.rmtree(target, ignore_errors=True)
         draft.replace(target)
         return target
@@ -143,16 +167,38 @@ class RunStore:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _append(self, name: str, row: Mapping[str, Any], *, sync: bool = False) -> None:
-        with (self.folder / name).open("ab") as stream:
-            stream.write((canonical_json(dict(row)) + "\n").encode())
-            stream.flush()
-            if sync:
-                os.fsync(stream.fileno())
+        line = (canonical_json(dict(row)) + "\n").encode()
+        with (self.folder / name).open("ab", buffering=0) as stream:
+            size = stream.seek(0, os.SEEK_END)
+            try:
+                written = 0
+                while written < len(line):
+                    written += stream.write(line[written:]) or 0
+                if sync:
+                    os.fsync(stream.fileno())
+            except OSError:  # a full disk takes half a line: nothing may be glued to it
+                stream.truncate(size)
+                raise
 
 
 def now() -> str:
     """Return the time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def keep_aside(file: Path) -> Path:
+    """Return a name that is free for a damaged file."""
+    taken = (file.with_name(f"{file.name}.damaged-{number}") for number in count(1))
+    return next(name for name in taken if not name.exists())
+
+
+def _row_of(line: bytes) -> dict[str, Any] | None:
+    """Return the trial that a line holds; None when it is damaged."""
+    try:
+        row = json.loads(line)
+        return row if isinstance(row["trial"], str) and row["state"] in ENDS else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def mend_lines(file: Path) -> None:
@@ -168,11 +214,3 @@ def mend_lines(file: Path) -> None:
         else:
             stream.seek(0, os.SEEK_END)
             stream.write(b"\n")
-
-
-def _link(source: str, target: str) -> None:
-    """Hard link where the disk allows, else copy: a checkpoint is never written in place."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

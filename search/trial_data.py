@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
+
+from spaces.sharing import making
 
 if TYPE_CHECKING:
     from compressors.distill.batches import Encoded
@@ -79,12 +83,16 @@ class TrialData:
         ``layers`` are the student's blocks.
         """
         from compressors.distill.objective import needed_for
-        from compressors.distill.targets import prepare_targets
 
         rows = self.distilled(settings)
         names = needed_for(settings, layers, self.teacher.signature.layers, rows.level)
         if not names:
             return None
+        return self._outputs(rows, names)
+
+    def _outputs(self, rows: Encoded, names: Iterable[str]) -> Targets:
+        from compressors.distill.targets import prepare_targets
+
         folder = self.teacher.cache / "targets" / self.teacher.hash / rows.hash
         return prepare_targets(
             rows,
@@ -104,11 +112,32 @@ class TrialData:
         if rows.level == "token":
             return predict(self.teacher.model, rows)
         file = self.teacher.cache / "logits" / f"{self.teacher.hash}-{rows.hash}.npy"
-        if file.exists():
-            return np.load(file, allow_pickle=False)
-        logits = predict(self.teacher.model, rows)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.stem}.{uuid4().hex}.npy")
-        np.save(partial, logits, allow_pickle=False)
-        partial.replace(file)
-        return logits
+        with nullcontext() if file.exists() else making(file):
+            with suppress(OSError, ValueError, EOFError):  # not there, or damaged
+                return np.load(file, allow_pickle=False)
+            logits = predict(self.teacher.model, rows)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_name(f".{file.stem}.{uuid4().hex}.npy")
+            np.save(partial, logits, allow_pickle=False)
+            partial.replace(file)
+            return logits
+
+    def teach(self, settings: Sequence[Distillation], blocks: Iterable[int]) -> None:
+        """Compute what the teacher shows for all ``settings`` and students of ``blocks`` blocks, in one pass.
+
+        What does not fit the budget is left to the steps.
+        """
+        from compressors.distill.objective import needed_for
+
+        depth = self.teacher.signature.layers
+        counts = list(blocks)
+        rows: dict[str, Encoded] = {}
+        wanted: dict[str, list[str]] = {}
+        for each in settings:
+            distilled = self.distilled(each)
+            rows[distilled.hash] = distilled
+            for count in counts:
+                wanted.setdefault(distilled.hash, []).extend(needed_for(each, count, depth, distilled.level))
+        for key, names in wanted.items():
+            if names:
+                self._outputs(rows[key], names)

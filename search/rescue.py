@@ -1,0 +1,86 @@
+"""Journal and run folder each keep what the other may lose: what is damaged or missing in one comes from the other."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import optuna
+
+from spaces.canonical import canonical_json
+from spaces.errors import UserError
+from spaces.plan import Plan
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from search.journal import Journal
+    from search.store import RunStore
+    from spaces.lstm_space import LstmSpace
+    from spaces.space import Space
+
+ALONE = "alone"
+"""The attribute of a journalled trial that found too little memory beside others; its value is what it said."""
+
+
+def rescued_rows(store: RunStore, journal: Journal) -> dict[str, dict[str, Any]]:
+    """Return the rows of ended trials; those that ``trials.jsonl`` has lost are written there again."""
+    rows = {row["trial"]: row for row in store.restore()}
+    for trial, frozen in journal.trials().items():
+        row = frozen.user_attrs.get("row")
+        if trial not in rows and row is not None and frozen.state.is_finished():
+            store.ended(row)
+            store.log("rescued", trial=trial, file="trials.jsonl")
+            rows[trial] = row
+    return rows
+
+
+def rescued_trials(store: RunStore, journal: Journal, space: Space | LstmSpace, seed: int) -> dict[str, FrozenTrial]:
+    """Return the journalled trials by our id, after mending what was lost of the journal or of the plans."""
+    if journal.damaged or (store.rows and not journal.trials()):
+        store.log("damaged", file="study.log")
+        _journal_again(store, journal, space, seed)
+    trials = journal.trials()
+    for frozen in trials.values():
+        _mend_plan(store, frozen)
+    return trials
+
+
+def _journal_again(store: RunStore, journal: Journal, space: Space | LstmSpace, seed: int) -> None:
+    """Fill an empty journal with the trials whose plans are there, the ended ones and those that ran."""
+    study = optuna.create_study(directions=journal.study.directions)
+    seeds = {row["trial"]: int(row["seed"]) for row in store.rows}
+    for trial, name in sorted(_launched(store).items()):
+        try:
+            plan = Plan.read(store.folder / "plans" / f"{name}.json")
+        except UserError:
+            continue
+        study.enqueue_trial(space.encode(plan), user_attrs={"plan": plan.as_dict()})
+        sampled = study.ask()
+        space.suggest(sampled)
+        journal.start(trial, plan, seeds.get(trial, seed), sampled.params, sampled.distributions)
+        store.log("rescued", trial=trial, file="study.log")
+
+
+def _launched(store: RunStore) -> dict[str, str]:
+    """Return the plans' hashes of all trials that ended or ran, by trial."""
+    from analysis.reading import read_lines
+
+    found: dict[str, str] = {}
+    for line in read_lines(store.folder / "log.jsonl")[0]:
+        if line.get("event") == "launched":
+            found[line["trial"]] = line["plan"]
+        elif line.get("event") == "refused" and "trial" in line:
+            found.pop(line["trial"], None)
+    return found | {row["trial"]: row["plan"] for row in store.rows}
+
+
+def _mend_plan(store: RunStore, frozen: FrozenTrial) -> None:
+    name, plan = f"plans/{frozen.user_attrs['plan_hash']}.json", frozen.user_attrs["plan"]
+    file = store.folder / name
+    try:
+        whole = json.loads(file.read_bytes()) == plan
+    except (OSError, ValueError):
+        whole = False
+    if not whole:
+        store.text(name, canonical_json(plan))
