@@ -74,9 +74,9 @@ class RunStore:
 
     def ended(self, row: Mapping[str, Any]) -> None:
         """Append the row of a trial that ended; it is on the disk when this returns."""
+        self._append("trials.jsonl", row, sync=True)
         self.running.pop(str(row["trial"]), None)
         self.rows.append(dict(row))
-        self._append("trials.jsonl", row, sync=True)
 
     def started(self, row: Mapping[str, Any]) -> None:
         """Note a trial that runs: a RUNNING row of ``trials.parquet``."""

@@ -1,0 +1,131 @@
+"""One start of a search whose trials and disk fail as told: the driver process of ``benchmarks/faults.py``.
+
+    python benchmarks/faults_driver.py CONFIG FAULTS [ADDRESS]
+
+``FAULTS`` is a folder with a file per fault, named ``<trial>.<kind>``, which whoever commits it takes away first; the
+file ``driver.full`` holds after how many synced rows the driver's disk is full.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+KINDS = ("raise", "nan", "memory", "hungry", "full", "die")
+"""What a trial may do: raise, lose its numbers, run out of memory once or always, find the disk full, be killed."""
+
+
+def taken(faults: Path, trial: str) -> str | None:
+    """Return the kind of fault that this trial is to commit, and take it away; ``hungry`` stays."""
+    for kind in KINDS:
+        file = faults / f"{trial}.{kind}"
+        if kind == "hungry" and file.exists():
+            return kind
+        try:
+            file.rename(faults / f"done.{trial}.{kind}")
+        except FileNotFoundError:
+            continue
+        return kind
+    return None
+
+
+def commit(kind: str) -> None:
+    """Do in this worker what the fault says."""
+    if kind == "die":
+        os.kill(os.getpid(), 9)
+    if kind in ("memory", "hungry"):
+        raise MemoryError("injected: can't allocate memory")
+    if kind == "full":
+        raise OSError(errno.ENOSPC, "injected: no space left on device")
+    raise RuntimeError("injected")
+
+
+def faulty(faults: str) -> Any:
+    """Return ``train_trial`` with the faults in ``faults``."""
+
+    def train_trial(config: dict[str, Any], work: Any) -> None:
+        import torch
+
+        from compressors.distill.loop import Loop
+        from search import worker
+
+        kind = taken(Path(faults), config["trial"])
+        run, step = worker.run_trial, Loop._one_step
+
+        def run_trial(*arguments: Any, report: Any, **options: Any) -> Any:
+            def reported(rung: Any) -> bool:
+                if kind not in (None, "nan") and rung.rung == 1:
+                    commit(str(kind))
+                return bool(report(rung))
+
+            return run(*arguments, report=reported, **options)
+
+        def broken_step(loop: Any, compute: Any) -> None:
+            if loop.step == 3:
+                with torch.no_grad():
+                    loop.parameters[0].fill_(float("nan"))
+            step(loop, compute)
+
+        worker.run_trial = run_trial
+        if kind == "nan":
+            Loop._one_step = broken_step  # type: ignore[method-assign]
+        try:
+            worker.train_trial(config, work)
+        finally:
+            worker.run_trial, Loop._one_step = run, step  # type: ignore[method-assign]
+
+    return train_trial
+
+
+def fill_disk(faults: Path) -> None:
+    """Let the driver's disk be full once, after as many synced rows as ``driver.full`` says."""
+    file = faults / "driver.full"
+    if not file.exists():
+        return
+    left = [int(file.read_text())]
+    real = os.fsync
+
+    def fsync(number: int) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            file.rename(faults / "done.driver.full")
+            raise OSError(errno.ENOSPC, "injected: no space left on device")
+        real(number)
+
+    from search import store
+
+    store.os = type("FullDisk", (), {**vars(os), "fsync": staticmethod(fsync)})  # type: ignore[misc]
+
+
+def search_alone(config: str, address: str) -> None:
+    """Search without the forecast before and the measuring after the trials, which cost more than trials this small."""
+    from search import launch
+    from search.config import load_config
+
+    launch._finish = lambda *_: None
+    try:
+        found = launch.run_search(load_config(config, []), address=address)
+    except launch.UserError as error:
+        print(f"error: {error}", flush=True)
+        sys.exit(2)
+    sys.exit(0 if found.state == "FINISHED" else 1)
+
+
+def main() -> None:
+    """Run or resume the search; the exit codes are those of ``paredown search``."""
+    config, faults, address = sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None
+    from search import tune
+    from search.cli.main import main as command
+
+    tune.train_trial = faulty(faults)
+    fill_disk(Path(faults))
+    if address:
+        search_alone(config, address)
+    command(["search", config])
+
+
+if __name__ == "__main__":
+    main()
