@@ -34,8 +34,9 @@ LIMIT_S = 420.0
 WORDS = [f"w{n}" for n in range(40)]
 TRIAL_FAULTS = ("raise", "nan", "memory", "hungry", "die", "die", "memory", "full")
 DRIVER_FAULTS = ("kill", "kill", "kill", "term", "interrupt", "full disk")
+TRUTH = ("trials.jsonl", ".trials.jsonl.copy")
 CORRUPTED = (
-    "trials.jsonl",
+    *TRUTH,
     "study.log",
     "rungs.jsonl",
     "log.jsonl",
@@ -195,9 +196,9 @@ class Campaign:
         if not files or not (self.run / "run.json").exists():
             return
         file = self.drawn.choice(files)
-        if file.name in ("trials.jsonl", "study.log") and self.injected.get("truth of this stop") == self.starts:
+        if file.name in TRUTH and self.injected.get("truth of this stop") == self.starts:
             return
-        if file.name in ("trials.jsonl", "study.log"):
+        if file.name in TRUTH:
             self.injected["truth of this stop"] = self.starts
         size = file.stat().st_size
         place = self.drawn.randrange(size) if size else 0

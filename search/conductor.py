@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.journal import Journal
 from search.orders import Order, Propose, Restored, Running
-from search.rescue import ALONE, rescued_rows, rescued_trials
+from search.rescue import ALONE, rescued_trials
 from search.stopper import FrontStopper
 from search.store import RunStore
 from search.trial import STATE_FILE, RungReport
@@ -89,13 +89,12 @@ class Conductor:
 
     def keep_front(self) -> None:
         """Delete the checkpoints of trials that ended off the front; those that wait to go on keep theirs."""
-        front = self.store.front()
         waiting = [trial for trial, _, _ in (*self._queue, *self._alone)]
-        self.store.drop_checkpoints([*waiting, *(front["trial"] if len(front) else [])])
+        self.store.drop_checkpoints([*waiting, *self.store.front_trials()])
 
     def restore(self) -> Restored:
         """Bring study, journal and queue to where the run folder stands: ended rows are told, the rest is queued."""
-        rows = rescued_rows(self.store, self.journal)
+        rows = {row["trial"]: row for row in self.store.restore()}
         journalled = rescued_trials(self.store, self.journal, self.space, self.seed)
         for trial, row in rows.items():
             self._known.add(row["plan"])
@@ -278,12 +277,11 @@ class Conductor:
         values: Sequence[float] | None,
     ) -> None:
         """Write the row first: it is the truth from which journal and study are brought up to date after a crash."""
-        row = self._row(running, state, columns, reason)
-        self.store.ended(row)
+        self.store.ended(self._row(running, state, columns, reason))
         self.running.pop(running.order.trial)
         told = list(values) if values is not None and state == "COMPLETE" else None
         self.study.tell(running.sampled, told, state=STATES[state])
-        self.journal.end(running.journal_number, STATES[state], told, row)
+        self.journal.end(running.journal_number, STATES[state], told)
         self.store.log("ended", trial=running.order.trial, state=state, reason=reason)
         self.store.tables()
 
@@ -316,7 +314,7 @@ class Conductor:
         state = STATES[row["state"]]
         values = [float(row[o.name]) for o in self.objectives] if state == TrialState.COMPLETE else None
         if not frozen.state.is_finished():
-            self.journal.end(frozen.number, state, values, row)
+            self.journal.end(frozen.number, state, values)
         self.study.add_trial(
             create_trial(
                 state=state,

@@ -61,19 +61,8 @@ class Journal:
         )
         return len(self.study.get_trials(deepcopy=False)) - 1
 
-    def end(
-        self,
-        number: int,
-        state: TrialState,
-        values: Sequence[float] | None,
-        row: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Record how a trial ended; telling an ended trial again changes nothing.
-
-        ``row`` is kept with it: a row that is lost or damaged in the run folder comes back from here.
-        """
-        if row is not None:
-            self.note(number, "row", dict(row))
+    def end(self, number: int, state: TrialState, values: Sequence[float] | None) -> None:
+        """Record how a trial ended; telling an ended trial again changes nothing."""
         self.study.tell(number, values, state=state, skip_if_finished=True)
 
     def note(self, number: int, key: str, value: Any) -> None:

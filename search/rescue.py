@@ -1,9 +1,9 @@
-"""Journal and run folder each keep what the other may lose: what is damaged or missing in one comes from the other."""
+"""A journal that is damaged or missing is made again from the run folder, and a plan from the journal."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import optuna
 
@@ -21,18 +21,6 @@ if TYPE_CHECKING:
 
 ALONE = "alone"
 """The attribute of a journalled trial that found too little memory beside others; its value is what it said."""
-
-
-def rescued_rows(store: RunStore, journal: Journal) -> dict[str, dict[str, Any]]:
-    """Return the rows of ended trials; those that ``trials.jsonl`` has lost are written there again."""
-    rows = {row["trial"]: row for row in store.restore()}
-    for trial, frozen in journal.trials().items():
-        row = frozen.user_attrs.get("row")
-        if trial not in rows and row is not None and frozen.state.is_finished():
-            store.ended(row)
-            store.log("rescued", trial=trial, file="trials.jsonl")
-            rows[trial] = row
-    return rows
 
 
 def rescued_trials(store: RunStore, journal: Journal, space: Space | LstmSpace, seed: int) -> dict[str, FrozenTrial]:

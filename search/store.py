@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from spaces.plan import Plan
 
 INFO_COPY = ".run.json.copy"
+ROWS_COPY = ".trials.jsonl.copy"
+"""The same rows once more: a damaged line of one file comes back from the other."""
+
 ENDS = ("COMPLETE", "STOPPED", "FAIL")
 
 PARQUET_EVERY_S = 30.0
@@ -44,18 +47,25 @@ class RunStore:
             raise UserError(f"run.dir: {folder} cannot be written ({error.strerror})") from error
 
     def restore(self) -> list[dict[str, Any]]:
-        """Read the ended trials of an earlier start and return them; last lines that a crash tore are dropped."""
-        for name in ("rungs.jsonl", "log.jsonl", "trials.jsonl"):
+        """Read the ended trials of an earlier start and return them; damaged lines are set aside with their file."""
+        for name in ("rungs.jsonl", "log.jsonl", "trials.jsonl", ROWS_COPY):
             mend_lines(self.folder / name)
-        file = self.folder / "trials.jsonl"
-        lines = [line for line in file.read_bytes().splitlines() if line.strip()] if file.exists() else []
-        found = [row for line in lines if (row := _row_of(line)) is not None]
-        self.rows = list({row["trial"]: row for row in found}.values())
-        if len(found) < len(lines):
-            self.log("damaged", file=file.name, lines=len(lines) - len(found))
-            os.replace(file, keep_aside(file))
-            self.text(file.name, "".join(canonical_json(row) + "\n" for row in self.rows))
+        file, copy = self.folder / "trials.jsonl", self.folder / ROWS_COPY
+        truth, torn = _rows_in(file)
+        copied, torn_copy = _rows_in(copy)
+        self.rows = list((copied | truth).values())
+        lost = sum(trial not in truth for trial in copied)
+        if torn or lost:
+            self.log("damaged", file=file.name, lines=torn, rescued=lost)
+            if file.exists():
+                os.replace(file, keep_aside(file))
+            self._write_rows(file.name)
+        if torn_copy or len(copied) < len(self.rows):
+            self._write_rows(copy.name)
         return self.rows
+
+    def _write_rows(self, name: str) -> None:
+        self.text(name, "".join(canonical_json(row) + "\n" for row in self.rows))
 
     def info(self) -> dict[str, Any]:
         """Return ``run.json``, or its copy where it was damaged; raises UserError when both were."""
@@ -75,6 +85,7 @@ class RunStore:
     def ended(self, row: Mapping[str, Any]) -> None:
         """Append the row of a trial that ended; it is on the disk when this returns."""
         self._append("trials.jsonl", row, sync=True)
+        self._append(ROWS_COPY, row)
         self.running.pop(str(row["trial"]), None)
         self.rows.append(dict(row))
 
@@ -129,6 +140,16 @@ class RunStore:
 
         table = pd.DataFrame([*self.rows, *self.running.values()])
         return table.sort_values("number", ignore_index=True) if len(table) else table
+
+    def front_trials(self) -> list[str]:
+        """Return the front's trials, from the columns that decide it."""
+        import pandas as pd
+
+        from analysis.front import front
+
+        names = ["trial", "number", "state", *(o.name for o in self.objectives)]
+        rows = [{name: row.get(name) for name in names} for row in self.rows]
+        return list(front(pd.DataFrame(rows), self.objectives)["trial"]) if rows else []
 
     def front(self) -> pd.DataFrame:
         """Return the trials that no other one beats on every objective."""
@@ -190,6 +211,13 @@ def keep_aside(file: Path) -> Path:
     """Return a name that is free for a damaged file."""
     taken = (file.with_name(f"{file.name}.damaged-{number}") for number in count(1))
     return next(name for name in taken if not name.exists())
+
+
+def _rows_in(file: Path) -> tuple[dict[str, dict[str, Any]], int]:
+    """Return the rows in a file by trial, and the number of its lines that are none."""
+    lines = [line for line in file.read_bytes().splitlines() if line.strip()] if file.exists() else []
+    found = [row for line in lines if (row := _row_of(line)) is not None]
+    return {row["trial"]: row for row in found}, len(lines) - len(found)
 
 
 def _row_of(line: bytes) -> dict[str, Any] | None:

@@ -29,6 +29,11 @@ MAX_CRASHES = 2
 """A trial whose worker dies is started again this often, from its last rung, before it counts as failed."""
 
 
+QUICK_S = 0.02
+KEEPING_SHARE = 20
+"""Finding the front takes longer with every trial: once it is not quick, it has a twentieth of the time."""
+
+
 @dataclass(frozen=True)
 class Pool:
     """What trials may occupy: ``cpu`` and ``gpu`` of each, how many at once, and when to stop launching."""
@@ -219,6 +224,7 @@ class ConductedCallback(_Conducted, Callback):
 
     def __init__(self, conductor: Conductor, searcher: ConductedSearcher, watch: Callable[[], None]) -> None:
         self.conductor, self.halt, self.watch = conductor, searcher.halt, watch
+        self._drop_at = 0.0
 
     @guarded
     def on_trial_result(
@@ -230,7 +236,11 @@ class ConductedCallback(_Conducted, Callback):
     @guarded
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Let the screen follow."""
-        self.conductor.keep_front()
+        began = time.monotonic()
+        if began >= self._drop_at:
+            self.conductor.keep_front()
+            took = time.monotonic() - began
+            self._drop_at = began + KEEPING_SHARE * took if took > QUICK_S else 0.0
         self.watch()
 
     on_trial_error = on_trial_complete
