@@ -325,8 +325,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/faults.jsonl")
     parser.add_argument("--runs", type=int, default=25)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--work", type=Path, help="a folder to keep the model, its data and what was prepared of it")
     parser.add_argument("--local", type=int, default=3, help="so many runs start Ray themselves; the rest on a cluster")
     arguments = parser.parse_args()
+    # Ray's workers are nice by default: beside other work they would hardly run at all.
+    os.environ |= {"RAY_worker_niceness": "0"}
     os.environ |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     sys.path.insert(0, str(ROOT))
     done = (
@@ -334,8 +337,9 @@ def main() -> None:
     )
     seeds = [s for s in range(arguments.first_seed, arguments.first_seed + arguments.runs) if s not in done]
     with tempfile.TemporaryDirectory(prefix="faults-") as place:
-        os.environ.setdefault("PAREDOWN_CACHE", f"{place}/cache")
-        config = inputs(Path(place) / "inputs")
+        work = arguments.work or Path(place)
+        os.environ.setdefault("PAREDOWN_CACHE", f"{work}/cache")
+        config = inputs(work / "inputs")
         nodes = None
         for seed in seeds:
             if seed >= arguments.first_seed + arguments.local and nodes is None:

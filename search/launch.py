@@ -42,8 +42,11 @@ def run_search(config: Config, *, address: str | None = None, console: Console |
 
     ``address`` is that of a Ray cluster; without one Ray starts on this machine.
     """
+    from search.track import check_trackers
+
     console = console or Console()
     objectives = [objective(name) for name in config.objectives]
+    check_trackers(config.track)
     if not is_url(config.run.dir):
         refuse_other_run(Path(config.run.dir), config)
     halt = Halt()
@@ -128,7 +131,8 @@ def _run(config: Config, conductor: Conductor, work: WorkSpec, console: Console,
     deadline = time.time() + limit if limit is not None else None
     cpu, gpu = config.resources.cpu, config.resources.gpu
     with halt, Screen(conductor, console) as screen:
-        run_trials(conductor, work, Pool(cpu, gpu, max_concurrent(config), deadline), screen, halt)
+        pool = Pool(cpu, gpu, max_concurrent(config), deadline)
+        run_trials(conductor, work, pool, screen, halt, config.track)
         screen()
     console.print(conductor_summary(conductor), highlight=False)
     return deadline is None or time.time() < deadline or conductor.done

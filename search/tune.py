@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from ray.tune.search import Searcher
 from search.driver_files import INBOX
 from search.halt import Halt, guarded
 from search.memory import is_out_of_memory
+from search.track import Tracking, trackers
 from search.trial import RungReport
 from search.worker import WorkSpec, train_trial
 
@@ -50,8 +51,11 @@ def run_trials(
     pool: Pool,
     watch: Callable[[], None] = lambda: None,
     halt: Halt | None = None,
+    track: Sequence[str] = (),
 ) -> None:
     """Run the conductor's trials until it has no more or ``halt`` asks; ``watch`` is called after every event.
+
+    ``track`` names trackers that follow the trials.
 
     Ray's own record of the experiment goes to ``ray/`` in the run folder and is never read again.
     """
@@ -61,6 +65,8 @@ def run_trials(
     (storage / INBOX).mkdir(parents=True)
     halt = halt or Halt()
     searcher = ConductedSearcher(conductor, pool, halt)
+    folder = conductor.store.folder
+    tracking = [Tracking(trackers(track, folder), searcher, folder)] if track else []
     trainable = tune.with_resources(tune.with_parameters(train_trial, work=work), {"cpu": pool.cpu, "gpu": pool.gpu})
     tuner = tune.Tuner(
         trainable,
@@ -75,7 +81,7 @@ def run_trials(
         run_config=RunConfig(
             name=f"session-{int(time.time())}-{os.getpid()}",
             storage_path=str(storage.absolute()),
-            callbacks=[ConductedCallback(conductor, searcher, watch)],
+            callbacks=[ConductedCallback(conductor, searcher, watch), *tracking],
             failure_config=FailureConfig(max_failures=MAX_CRASHES),
             stop=Leaving(halt),
             verbose=0,
