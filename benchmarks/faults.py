@@ -116,11 +116,11 @@ class Campaign:
         """Run to the end through all faults and return the counts."""
         began = time.monotonic()
         self._plan_trial_faults()
-        for fault in self.drawn.sample(DRIVER_FAULTS, 2):
+        for fault in self.drawn.sample(DRIVER_FAULTS, self.drawn.choice((1, 1, 2))):
             if not self._start(fault):
                 break
             self._observe()
-            for _ in range(4):
+            for _ in range(5):
                 self._corrupt()
         while not self._finished() and time.monotonic() - began < LIMIT_S and self.starts < 12:
             self._start(None)
@@ -292,14 +292,27 @@ class Nodes:
         small = {"object_store_memory": 100_000_000}
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
         self.small = {"num_cpus": 1, **small}
-        self.nodes = [self.cluster.add_node(**self.small) for _ in range(2)]
+        self.nodes: list[Any] = []
+        while len(self.nodes) < 2:
+            self._add()
         self.address = self.cluster.address
 
     def lose_a_node(self, drawn: random.Random) -> None:
         """Kill a node without a word and add another one."""
+        if not self.nodes:
+            self._add()
         lost = self.nodes.pop(drawn.randrange(len(self.nodes)))
         self.cluster.remove_node(lost, allow_graceful=False)
-        self.nodes.append(self.cluster.add_node(**self.small))
+        self._add()
+
+    def _add(self) -> None:
+        for _ in range(5):
+            try:
+                self.nodes.append(self.cluster.add_node(**self.small))
+                return
+            except Exception as error:  # on a loaded machine a node may be too slow for Ray's patience
+                print(f"a node did not start: {error}", flush=True)
+        raise RuntimeError("no node starts on this machine")
 
     def close(self) -> None:
         """End all nodes."""
@@ -316,7 +329,8 @@ def keep_prepared(run: Path, template: Path) -> None:
     shutil.copytree(run / "teacher", template / "teacher")
     info = json.loads((template / "run.json").read_text())
     info["hypervolume"].pop("value", None)
-    (template / "run.json").write_text(json.dumps(info | {"state": "RUNNING", "refused": 0}))
+    for name in ("run.json", ".run.json.copy"):
+        (template / name).write_text(json.dumps(info | {"state": "RUNNING", "refused": 0}))
 
 
 def main() -> None:
