@@ -23,6 +23,9 @@ FEW_COMPLETE = 10
 WIDE_GAP = 2.0
 """Neighbours of the front whose first cost differs by more than this factor leave a gap worth naming."""
 
+LOW_TAU = 0.5
+"""Below this rank correlation short training says little about longer training."""
+
 WIDE_LATENCY = 0.1
 """A (p90 - p10) / median of a latency above this makes its order doubtful."""
 
@@ -37,7 +40,7 @@ class Check(NamedTuple):
 
 def health(run: Run) -> tuple[Check, ...]:
     """Return the findings on ``run``, in a fixed order; checks that need data that is not there are left out."""
-    checks = (_failures, _complete, _stopped, _coverage, _latency, _overlap, _lines)
+    checks = (_failures, _complete, _stopped, _coverage, _latency, _overlap, _order, _alike, _lines)
     return tuple(found for check in checks if (found := check(run)) is not None)
 
 
@@ -123,6 +126,30 @@ def _overlap(run: Run) -> Check | None:
     steps = span / (1.64 * math.sqrt(2) * error) if error else math.inf
     said = f"the front spans {words.gap(metric, span)}; one standard error is {words.gap(metric, error)}"
     return Check("warning" if steps < 2 else "good", "resolution", said)
+
+
+def _order(run: Run) -> Check | None:
+    """Say how well short training told the order of the front's points."""
+    found = run.confirmation
+    if found is None or math.isnan(found.tau):
+        return None
+    metric, points = run.metric.name, found.points
+    many = f"{words.count(len(points), 'front point')} trained again for {points['steps'].iloc[0]} steps"
+    said = f"{many}: their order agrees with the search's by Kendall's tau {found.tau:.2f}"
+    if not math.isnan(found.spread):
+        said += f"; one seed's standard deviation is {words.gap(metric, found.spread)}"
+    return Check("warning" if found.tau < LOW_TAU else "good", "short training", said)
+
+
+def _alike(run: Run) -> Check | None:
+    """Name neighbours on the front that more seeds cannot tell apart."""
+    found = run.confirmation
+    if found is None or not found.neighbours:
+        return None
+    pairs = [f"{pair.first} and {pair.second}" for pair in found.alike]
+    if not pairs:
+        return Check("good", "neighbours", f"all {len(found.neighbours)} neighbours on the front can be told apart")
+    return Check("warning", "neighbours", f"by the metric these cannot be told apart: {words.listed(pairs)}")
 
 
 def _lines(run: Run) -> Check | None:

@@ -14,6 +14,7 @@ import pandas as pd
 from analysis import words
 from analysis.front import Reference, front, hypervolume
 from analysis.reading import read_info, read_json, read_lines, read_parquet, read_trials, read_yaml
+from analysis.thin import drawn
 from spaces.errors import UserError, did_you_mean
 from spaces.objectives import Objective, objective
 from spaces.plan import Plan
@@ -22,6 +23,7 @@ from spaces.signature import Signature
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from analysis.confirm import Confirmation
     from analysis.pick import Pick
 
 
@@ -119,6 +121,13 @@ class Run:
         return read_parquet(self.path / "confirm.parquet")
 
     @cached_property
+    def confirmation(self) -> Confirmation | None:
+        """What the confirmations say: rank correlation, spread, neighbours; None where there are none."""
+        from analysis.confirm import confirmation
+
+        return confirmation(self)
+
+    @cached_property
     def importance(self) -> dict[str, float]:
         """How much each coordinate matters, most important first; empty until it was computed."""
         file = self.path / "importance.json"
@@ -133,6 +142,10 @@ class Run:
 
     def front(self) -> pd.DataFrame:
         """Return the rows that no other trial beats, cheapest first; columns of ``front.parquet`` where it has them."""
+        return self._front.copy()
+
+    @cached_property
+    def _front(self) -> pd.DataFrame:
         rows = front(self.trials, self.objectives)
         written = read_parquet(self.path / "front.parquet")
         extra = [c for c in written.columns if c not in rows.columns]
@@ -140,6 +153,11 @@ class Run:
             return rows
         added = written.drop_duplicates("trial").set_index("trial")[extra].reindex(rows["trial"])
         return pd.concat([rows, added.set_index(rows.index)], axis=1)
+
+    @cached_property
+    def drawn(self) -> pd.DataFrame:
+        """The rows that pictures show, by ``number``: all of them, thinned where a run is large (``analysis.thin``)."""
+        return drawn(self.trials, self._front, [self.metric, *self.costs])
 
     def hypervolume(self) -> float:
         """Return the volume of the front above the run's reference (``analysis.front``); NaN without a reference."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.journal import Journal
-from search.orders import Order, Propose, Restored, Running
+from search.orders import Order, Proposal, Propose, Restored, Running, Seen
 from search.rescue import ALONE, rescued_trials
 from search.stopper import FrontStopper
 from search.store import RunStore
@@ -41,7 +41,7 @@ class Conductor:
     """One search's state in the driver.
 
     ``propose`` returns a plan to try, or None to let the sampler choose. At ``max_steps`` a trial has nothing left to
-    be stopped from.
+    be stopped from. ``known`` are ended trials of an earlier run, from which the sampler learns.
     """
 
     store: RunStore
@@ -55,6 +55,7 @@ class Conductor:
     sequence_length: int
     constraints: Mapping[str, float] = field(default_factory=dict)
     propose: Propose | None = None
+    known: Sequence[FrozenTrial] = ()
     max_steps: float = math.inf
     running: dict[str, Running] = field(default_factory=dict)
     refused: int = 0
@@ -63,10 +64,14 @@ class Conductor:
         """Make the sampling study, which lives in memory."""
         directions = [o.direction for o in self.objectives]
         self.study = optuna.create_study(directions=directions, sampler=self.sampler)
+        for trial in self.known:
+            self.study.add_trial(trial)
         self._queue: list[tuple[str, int, FrozenTrial]] = []
         self._alone: list[tuple[str, int, FrozenTrial]] = []
         self._numbers = 0
         self._known: set[str] = set()
+        self._seen: dict[str, Seen] = {}
+        self._stopped: dict[str, int] = {}
         self._rungs: set[tuple[str, int]] = set()
         self._refused_in_a_row, self._last_refusal = 0, ""
 
@@ -108,6 +113,10 @@ class Conductor:
         names = [*rows, *journalled]
         self._numbers = max((int(name[1:]) + 1 for name in names), default=0)
         self._restore_rungs(rows)
+        for trial, row in rows.items():
+            if trial in journalled:
+                frozen = journalled[trial]
+                self._see_end(row, Plan.from_dict(frozen.user_attrs["plan"]), frozen.params)
         failed = sum(row["state"] == "FAIL" for row in rows.values())
         return Restored(len(rows), len(self._queue) + len(self._alone), failed)
 
@@ -195,6 +204,7 @@ class Conductor:
     def refuse(self, trial: str, reason: str) -> None:
         """Take back a trial that broke a constraint before it trained: logged and counted, no row."""
         running = self.running.pop(trial)
+        self._seen.pop(trial)
         self.study.tell(running.sampled, state=TrialState.FAIL)
         self.journal.end(running.journal_number, TrialState.FAIL, None)
         self.store.forget(trial)
@@ -206,8 +216,9 @@ class Conductor:
         repeats = 0
         for attempt in range(MAX_REFUSED + MOST_REPEATS):
             proposed = self._proposed() if attempt == 0 else None
-            if proposed is not None and proposed.hash not in self._known:
-                self.study.enqueue_trial(self.space.encode(proposed), user_attrs={"plan": proposed.as_dict()})
+            if proposed is not None and proposed.plan.hash not in self._known:
+                values = proposed.values if proposed.values is not None else self.space.encode(proposed.plan)
+                self.study.enqueue_trial(dict(values), user_attrs={"plan": proposed.plan.as_dict()})
             sampled = self._ask()
             plan = self.space.suggest(sampled)
             broken = self._broken(plan)
@@ -224,13 +235,19 @@ class Conductor:
     def _hopeless(self) -> UserError:
         return UserError(f"constraints: {MAX_REFUSED} plans in a row break one ({self._last_refusal}); loosen it")
 
-    def _proposed(self) -> Plan | None:
-        """Return the plan proposed for the next trial, if any; the front is given by its trials' coordinates."""
+    def _proposed(self) -> Proposal | None:
+        """Return what is proposed for the next trial, if anything."""
         if self.propose is None:
             return None
-        rows = self.store.front().to_dict("records")
-        front = [{str(k)[2:]: v for k, v in row.items() if str(k).startswith("p.") and v == v} for row in rows]
-        return self.propose(self.space, self._numbers, front)
+        return self.propose(self._numbers, [self._settled(trial, seen) for trial, seen in self._seen.items()])
+
+    def _settled(self, trial: str, seen: Seen) -> Seen:
+        """Give a stopped trial the metric that it would have come to, by what others gained from that rung."""
+        if trial not in self._stopped:
+            return seen
+        gain, spread = self.stopper.gain(self._stopped[trial])
+        assert seen.metric is not None, "a stopped trial was scored"
+        return replace(seen, metric=seen.metric + gain, error=math.hypot(seen.error, spread))
 
     def _ask(self) -> optuna.Trial:
         with warnings.catch_warnings():  # a coordinate fitted to a plan may lie outside of the sampled range
@@ -265,6 +282,7 @@ class Conductor:
     def _note(self, running: Running) -> None:
         order = running.order
         self.running[order.trial] = running
+        self._seen[order.trial] = Seen(order.plan, running.sampled.params)
         self.store.started(self._row(running, "RUNNING", {}, ""))
         self.store.log("launched", trial=order.trial, plan=order.plan.hash, from_checkpoint=order.start is not None)
 
@@ -277,13 +295,28 @@ class Conductor:
         values: Sequence[float] | None,
     ) -> None:
         """Write the row first: it is the truth from which journal and study are brought up to date after a crash."""
-        self.store.ended(self._row(running, state, columns, reason))
+        row = self._row(running, state, columns, reason)
+        self.store.ended(row)
         self.running.pop(running.order.trial)
+        self._see_end(row, running.order.plan, running.sampled.params)
         told = list(values) if values is not None and state == "COMPLETE" else None
         self.study.tell(running.sampled, told, state=STATES[state])
-        self.journal.end(running.journal_number, STATES[state], told)
+        above = self._violations(columns) if state != "FAIL" else None
+        self.journal.end(running.journal_number, STATES[state], told, above=above, shown=row)
         self.store.log("ended", trial=running.order.trial, state=state, reason=reason)
         self.store.tables()
+
+    def _see_end(self, row: Mapping[str, Any], plan: Plan, values: Mapping[str, Any]) -> None:
+        """Note for the proposer how a trial ended; of one that failed there is nothing to learn."""
+        trial, name = row["trial"], self.metric.name
+        self._seen.pop(trial, None)
+        if row["state"] == "FAIL":
+            return
+        costs = {o.name: float(row[o.name]) for o in self.objectives if o.is_cost}
+        self._seen[trial] = Seen(plan, values, float(row[name]), row.get(f"{name}_se") or 0.0, costs)
+        rung = self.stopper.last_rung(trial)
+        if row["state"] == "STOPPED" and rung is not None:
+            self._stopped[trial] = rung
 
     def _row(self, running: Running, state: str, columns: Mapping[str, Any], reason: str) -> dict[str, Any]:
         order = running.order
@@ -314,7 +347,8 @@ class Conductor:
         state = STATES[row["state"]]
         values = [float(row[o.name]) for o in self.objectives] if state == TrialState.COMPLETE else None
         if not frozen.state.is_finished():
-            self.journal.end(frozen.number, state, values)
+            above = self._violations(row) if state != TrialState.FAIL else None
+            self.journal.end(frozen.number, state, values, above=above, shown=row)
         self.study.add_trial(
             create_trial(
                 state=state,

@@ -14,6 +14,7 @@ from search.limits import check_limits
 from search.quiet import quiet
 from search.tasks import TaskSpec
 from search.teacher import label_order
+from search.warm import check_sources
 from spaces.cost import Cost, cost, teacher_cost
 from spaces.curves import Curves
 from spaces.groups import find_groups, free_groups
@@ -92,6 +93,7 @@ def forecast(config: Config) -> Forecast:
     Data come first, so that their mistakes are said before anything heavy is imported. Raises UserError for what the
     user has to mend, also for a limit on size, FLOPs or parameters that no student of the space can meet.
     """
+    check_sources(config)
     data = load_data(config.task, label_order(config.teacher))
     spec = TaskSpec.of(config.task, data.labels)
     quiet()

@@ -14,6 +14,8 @@ from analysis.front import Reference, hypervolume, make_reference
 from analysis.reading import FORMAT, read_yaml
 from search.cluster import driver_files, max_concurrent, ray_session, remote_calls, remote_facts
 from search.config import Config, config_from, same_run_or_difference
+from search.confirm import FILE as CONFIRM_FILE
+from search.confirm import confirm_once, confirmed, repeats
 from search.halt import Halt, is_full_disk, sigterm_as_interrupt
 from search.importance import importance
 from search.live import Screen, Steps
@@ -21,6 +23,8 @@ from search.mirror import is_url
 from search.paths import cache_folder
 from search.place import held_folder
 from search.store import RunStore, now
+from search.warm import FILE as WARM_FILE
+from search.warm import check_sources
 from search.worker import WorkSpec
 from spaces.curves import Curves
 from spaces.errors import UserError
@@ -57,6 +61,8 @@ def run_search(config: Config, *, address: str | None = None, console: Console |
     try:
         with sigterm_as_interrupt(), held_folder(config.run.dir, lost) as folder:
             refuse_other_run(folder, config)
+            if not (folder / WARM_FILE).exists():
+                check_sources(config)
             store = RunStore(folder, objectives)
             with ray_session(config, address):
                 max_concurrent(config)  # a trial that fits nowhere is said before anything is trained
@@ -94,7 +100,8 @@ def _search(config: Config, store: RunStore, objectives: list[Objective], consol
     if found.restored or found.requeued:
         console.print(found.sentence(), highlight=False)
     store.log("started", restored=found.restored, requeued=found.requeued, failed=found.failed)
-    if info["state"] != "FINISHED" or not conductor.done:  # else the same command again changes nothing
+    unfinished = info["state"] != "FINISHED" or not conductor.done
+    if unfinished or repeats(config, store):  # else the same command again changes nothing
         _run_and_finish(config, conductor, info, console, halt)
     if all(row["state"] == "FAIL" for row in store.rows) and store.rows:
         reasons = [row["reason"] for row in store.rows]
@@ -153,20 +160,22 @@ def make_conductor(config: Config, store: RunStore, objectives: list[Objective],
 
     from search.conductor import Conductor
     from search.journal import Journal
-    from search.sampling import make_sampler, propose, seed_after
+    from search.proposer import make_proposer
+    from search.sampling import make_sampler, seed_after
     from search.stopper import FrontStopper
     from search.workspace import make_space
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     signature = Signature.from_json((store.folder / "signature.json").read_text(encoding="utf-8"))
     stopping = config.early_stopping
-    options: dict[str, Any] = {"propose": propose} if config.search.sampler == "auto" else {}
     journal = Journal(store.folder / "study.log", objectives)
     seed = seed_after(len(journal.trials()), config.search.seed)
+    space = make_space(config, signature, Curves.load(store.folder / "curves.npz"))
+    propose, known = make_proposer(config, store, space, objectives, info)
     return Conductor(
         store,
         journal,
-        make_space(config, signature, Curves.load(store.folder / "curves.npz")),
+        space,
         objectives,
         make_sampler(config.search.sampler, seed, config.search.trials),
         FrontStopper(objectives, enabled=stopping.enabled, grace=stopping.grace),
@@ -175,7 +184,8 @@ def make_conductor(config: Config, store: RunStore, objectives: list[Objective],
         config.latency.sequence_length,
         config.constraints,
         max_steps=config.fidelity.max_steps,
-        **options,
+        propose=propose,
+        known=known,
     )
 
 
@@ -255,6 +265,7 @@ def _finish(config: Config, store: RunStore, info: dict[str, Any], work: WorkSpe
         teachers = remote_calls(config, teacher_baselines, [(work, info["teacher"])], steps, "measuring the teacher")
         rows = [*teachers[0], *(row for row in uniform if "failed" not in row)]
         store.parquet("baselines.parquet", pd.DataFrame(rows))
+    _confirm(config, store, work, steps)
     front = store.front()
     folders = _models(store, front)
     if folders:
@@ -263,6 +274,23 @@ def _finish(config: Config, store: RunStore, info: dict[str, Any], work: WorkSpe
         measured = pd.DataFrame([{"trial": t, **sitting[t]} for t in folders])
         store.parquet("front.parquet", front.merge(measured, on="trial", how="left"))
     store.json("importance.json", importance(store.trials(), info["metric"]))
+
+
+def _confirm(config: Config, store: RunStore, work: WorkSpec, steps: Steps) -> None:
+    """Train the front again as ``confirm`` asks; rows that are there already stay."""
+    import pandas as pd
+
+    missing = repeats(config, store)
+    if not missing:
+        return
+    plans = {r.plan: (store.folder / "plans" / f"{r.plan}.json").read_text(encoding="utf-8") for r in missing}
+    orders = [(work, repeat, plans[repeat.plan]) for repeat in missing]
+    found = remote_calls(config, confirm_once, orders, steps, "confirming the front with more seeds")
+    for lost in (row for row in found if "failed" in row):
+        store.log("confirmation failed", **lost)
+    rows = pd.DataFrame([row for row in found if "failed" not in row])
+    if len(rows):
+        store.parquet(CONFIRM_FILE, pd.concat([confirmed(store), rows], ignore_index=True))
 
 
 def _models(store: RunStore, front: pd.DataFrame) -> dict[str, str]:

@@ -88,19 +88,20 @@ class TrialData:
         names = needed_for(settings, layers, self.teacher.signature.layers, rows.level)
         if not names:
             return None
-        return self._outputs(rows, names)
+        return self._outputs(rows, names, known=not settings.mixup)
 
-    def _outputs(self, rows: Encoded, names: Iterable[str]) -> Targets:
+    def _outputs(self, rows: Encoded, names: Iterable[str], *, known: bool = True) -> Targets:
+        """Return outputs from the cache; what the teacher says of a mixture is not ``known`` before it is drawn."""
         from compressors.distill.targets import prepare_targets
 
         folder = self.teacher.cache / "targets" / self.teacher.hash / rows.hash
         return prepare_targets(
             rows,
             names,
-            folder,
+            folder if known else None,
             teacher=lambda: self.teacher.model,
             signature=self.teacher.signature,
-            budget_bytes=TARGET_BYTES,
+            budget_bytes=TARGET_BYTES if known else 0,
         )
 
     @cached_property

@@ -26,12 +26,14 @@ ATTENTION_OBJECTIVES = tuple(name for name in OBJECTIVES if "attention" in name 
 SCHEDULES = ("joint", "stages")
 UNFREEZING = ("all", "gradual")
 LAYER_MAPS = ("own", "random")
+MASK_SCORES = ("data", "movement")
 
 WORDS: Mapping[str, tuple[str, ...]] = {
     "objective": OBJECTIVES,
     "schedule": SCHEDULES,
     "unfreeze": UNFREEZING,
     "layer_map": LAYER_MAPS,
+    "mask_scores": MASK_SCORES,
 }
 """Fields that are one of a few words."""
 
@@ -54,6 +56,8 @@ class Distillation:
 
     ``shrink_rounds``: the matrices shrink to their stored form in so many cuts, the kept fraction after cut w of R is
     final^(w/R) (LadaBERT); 1 starts from the closed form. ``shrink_share`` of the steps are spent shrinking.
+    ``mask_scores: movement`` chooses what masks cut after the first step by how training has moved the weights, the
+    sum over steps of -w dL/dw (Sanh et al., NeurIPS 2020), in place of what the data say of their size.
     ``regrow`` lets a pruned weight come back (LadaBERT), else weight and gradient stay zero. ``penalty`` is lambda of
     the reweighted group lasso on what will be pruned (Li et al. 2020), trained for ``shrink_share`` before the cut,
     its weights made anew ``penalty_updates`` times; 0 is off.
@@ -61,7 +65,8 @@ class Distillation:
     ``schedule``: ``joint`` trains one loss; ``stages`` trains representation, then logits, then labels, each ended by
     validation (Mukherjee and Awadallah, XtremeDistil, algorithm 1), and ``unfreeze: gradual`` thaws the model from
     the top down in the last two. ``layer_map: random`` pairs the layers of a shallower student with other teacher
-    layers in every epoch (RAIL-KD).
+    layers in every epoch (RAIL-KD). ``mixup`` a teaches on mixtures of two examples in shares drawn from Beta(a, a)
+    (MixKD) where the teacher is asked; it then runs in every step; 0 is off.
     """
 
     objective: str = "logits"
@@ -77,6 +82,8 @@ class Distillation:
     schedule: str = "joint"
     unfreeze: str = "all"
     layer_map: str = "own"
+    mixup: float = 0.0
+    mask_scores: str = "data"
 
     def __post_init__(self) -> None:
         """Round the numbers and refuse what cannot be trained."""
@@ -86,6 +93,8 @@ class Distillation:
             raise UserError(f"plan: distillation.learning_rate and temperature must be above 0, not {self}")
         if not 0 <= self.label_weight <= 1 or self.intermediate_weight < 0:
             raise UserError(f"plan: distillation.label_weight must lie in [0, 1], not {self.label_weight}")
+        if self.mixup < 0:
+            raise UserError(f"plan: distillation.mixup must be 0 or more, not {self.mixup}")
         if not 0 < self.shrink_share <= 1 or self.penalty < 0:
             raise UserError(
                 f"plan: distillation.shrink_share must lie in (0, 1] and penalty be 0 or more, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -55,13 +55,7 @@ class Recipe:
         """Write the recipe, replacing the file in one step, and return its path."""
         file = Path(path)
         body = yaml.safe_dump(self.as_dict(), sort_keys=False, width=120, allow_unicode=True)
-        partial = file.with_name(f".{file.name}.partial")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(_HEAD.format(name=file.name) + body, encoding="utf-8")
-            partial.replace(file)
-        except OSError as error:
-            raise UserError(f"{file}: cannot be written ({error.strerror})") from error
+        write_text(file, _HEAD.format(name=file.name) + body)
         return file
 
     @classmethod
@@ -82,6 +76,7 @@ class Recipe:
         for key, part in parts.items():
             if not isinstance(part, Mapping):
                 raise UserError(f"{where}: {key} is {part!r}; expected a mapping")
+            _check(key, part, where)
         try:
             return cls(plan=Plan.from_dict(value["plan"]), **parts)
         except UserError as error:
@@ -102,6 +97,73 @@ class Recipe:
             at = f":{line + 1}" if line is not None else ""
             raise UserError(f"{file}{at}: not YAML that can be read") from error
         return cls.from_dict(value, str(file))
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file that the user named, replacing it in one step; raises UserError where that cannot be."""
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error.strerror})") from error
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What a value may be, in words, and whether one is."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_TEXT = _Rule("text", lambda value: isinstance(value, str) and bool(value))
+_COUNT = _Rule("a whole number from 1", _is_count)
+_NUMBER = _Rule("a number", _is_number)
+_MAPPING = _Rule("a mapping", lambda value: isinstance(value, Mapping))
+_ALLOWED: Mapping[str, Mapping[str, _Rule]] = {
+    "teacher": {
+        "path": _TEXT,
+        "hash": _Rule("16 hex digits", lambda value: value is None or isinstance(value, str)),
+        "trust_remote_code": _Rule("true or false", lambda value: isinstance(value, bool)),
+        "model": _TEXT,
+    },
+    "trial": {
+        "max_steps": _COUNT,
+        "rungs": _Rule(
+            "a list of fractions", lambda value: isinstance(value, list | tuple) and all(map(_is_number, value))
+        ),
+        "per_device_train_batch_size": _COUNT,
+        "seed": _Rule("a whole number from 0", lambda value: value == 0 or _is_count(value)),
+        "threads": _COUNT,
+    },
+}
+"""The keys of the sections that no config checks."""
+_NEEDED = {"teacher": {"path": _TEXT}, "task": {"kind": _TEXT, "data": _MAPPING}}
+
+
+def _check(section: str, values: Mapping[str, Any], where: str) -> None:
+    """Raise UserError for a key that a section does not know, one that it lacks, or a value that is not allowed."""
+    known = _ALLOWED.get(section)
+    for key, value in values.items():
+        if known is not None and key not in known:
+            close = did_you_mean(str(key), list(known))
+            raise UserError(f"{where}: {section}.{key}: this key is not known{close}; allowed: {', '.join(known)}")
+        rule = _NUMBER if section == "expected" else (known or _NEEDED.get(section, {})).get(key)
+        if rule is not None and not rule.holds(value):
+            raise UserError(f"{where}: {section}.{key} is {value!r}; allowed: {rule.words}")
+    for key in _NEEDED.get(section, {}):
+        if key not in values:
+            raise UserError(f"{where}: {section} has no {key}; expected {_NEEDED[section][key].words}")
 
 
 class _PlainLoader(yaml.SafeLoader):

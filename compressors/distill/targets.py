@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from compressors.distill.batches import Batch, Encoded, collate
 from compressors.distill.capture import capture
 from compressors.distill.evaluate import by_length, logits_of
+from compressors.distill.mixup import maybe_mixing
 from compressors.distill.modes import evaluating
 from compressors.distill.precision import autocast, device_of
 from spaces.sharing import making
@@ -129,7 +130,8 @@ def teacher_outputs(
     pooled = [name for name in names if name.startswith("pooled.")]
     extra = {"output_hidden_states": True} if hidden or pooled else {}
     precision = autocast(device_of(teacher))
-    with evaluating(teacher), torch.no_grad(), precision, capture(teacher, signature, hooked) as found:
+    words = maybe_mixing(teacher, signature, batch)
+    with evaluating(teacher), torch.no_grad(), precision, words, capture(teacher, signature, hooked) as found:
         output = teacher(**batch.inputs, **extra)
     outputs = {name: found[name].detach() for name in hooked}
     outputs |= {name: output.hidden_states[int(name.split(".")[1])] for name in hidden}

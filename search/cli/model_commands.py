@@ -41,6 +41,8 @@ def train(
         say_json(result.as_dict())
         return
     say_rows(result.rows())
+    if result.sentence():
+        say(result.sentence())
     say(f"wrote {out}; next: paredown evaluate {out}")
 
 

@@ -27,9 +27,9 @@ def say(text: str) -> None:
     typer.echo(text)
 
 
-def say_json(value: Any) -> None:
-    """Print ``value`` as JSON; what is not a number is null."""
-    typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+def say_json(value: Any, *, lines: bool = False) -> None:
+    """Print ``value`` as JSON, with ``lines`` on one line; what is not a number is null."""
+    typer.echo(json.dumps(_plain(value), indent=None if lines else 2, ensure_ascii=False))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[int] = ()) -> Table:

@@ -17,8 +17,10 @@ _PATHS = (
     ("task", "data", "validation"),
     ("task", "data", "test"),
     ("task", "transfer"),
-    ("search", "warm_start"),
 )
+
+WARM_PRESET = "preset:"
+"""How a preset is named in ``search.warm_start``."""
 
 LSTM_DISTILLATION: dict[str, Any] = {
     "learning_rate": {"low": 5e-4, "high": 5e-3, "log": True},
@@ -86,8 +88,18 @@ def make_absolute(raw: dict[str, Any], base: Path) -> None:
     """Make paths absolute; a teacher's name is a path when it starts like one or such a folder exists."""
     for path in _PATHS:
         _change(raw, path, lambda text: str(_absolute(text, base)))
+    search = raw.get("search")
+    if isinstance(search, dict) and isinstance(search.get("warm_start"), str | list | tuple):
+        search["warm_start"] = _sources(search["warm_start"], base)
     _change(raw, ("run", "dir"), lambda text: text if "://" in text else str(_absolute(text, base)))
     _change(raw, ("teacher", "model"), lambda text: str(_absolute(text, base)) if _is_path(text, base) else text)
+
+
+def _sources(given: str | list[Any] | tuple[Any, ...], base: Path) -> Any:
+    """Make the run folders and plan files of a warm start absolute; presets go by name."""
+    if isinstance(given, str):
+        return given if given.startswith(WARM_PRESET) else str(_absolute(given, base))
+    return [_sources(item, base) if isinstance(item, str) else item for item in given]
 
 
 def _absolute(text: str, base: Path) -> Path:

@@ -13,8 +13,9 @@ import pytest
 from optuna.trial import TrialState
 
 from search.conductor import Conductor, Order
+from search.guide import Guide
 from search.journal import STUDY, Journal
-from search.sampling import make_sampler, propose
+from search.sampling import make_sampler
 from search.stopper import FrontStopper
 from search.store import RunStore
 from search.trial import STATE_FILE, RungReport
@@ -28,6 +29,7 @@ from spaces.space import Space
 from spaces.tensors import TensorSpec
 
 OBJECTIVES = [objective(name) for name in ("accuracy", "size_mb", "latency_ms")]
+WORST = {"accuracy": 0.5, "size_mb": 1.0, "latency_ms": 2.0}
 RUNGS = ((0, 0), (1, 10), (2, 30))
 Build = Callable[..., Conductor]
 
@@ -60,11 +62,13 @@ def build(tmp_path: Path) -> Build:
     def make(trials: int = 6, sampler: str = "random", grace: int = 4, methods: Any = None, **rest: Any) -> Conductor:
         folder = tmp_path / "run"
         store = RunStore(folder, OBJECTIVES)
-        options: dict[str, Any] = rest | ({"propose": propose} if sampler == "auto" else {})
+        space = Space(SIGNATURE, Curves.flat(SIGNATURE), methods or ("dense", "lowrank", "sparse"))
+        guide = Guide(space, OBJECTIVES, worst=WORST, best=0.9, sequence_length=8)
+        options: dict[str, Any] = rest | ({"propose": guide} if sampler == "guided" else {})
         return Conductor(
             store,
             Journal(folder / "study.log", OBJECTIVES),
-            Space(SIGNATURE, Curves.flat(SIGNATURE), methods or ("dense", "lowrank", "sparse")),
+            space,
             OBJECTIVES,
             make_sampler(sampler, 0, trials),
             FrontStopper(OBJECTIVES, grace=grace),
@@ -128,7 +132,7 @@ def lines(conductor: Conductor, name: str = "trials.jsonl") -> list[dict[str, An
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "auto", "nsgaii"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "guided", "nsgaii"])
 def test_rows_journal_and_study_agree(sampler: str, build: Build) -> None:
     done = run(build(8, sampler))
     rows = lines(done)

@@ -56,6 +56,18 @@ def test_the_file_says_how_to_run_it_and_has_no_python_tags(recipe: Recipe, tmp_
         (lambda v: v.update(final=[1]), r"final is \[1\]; expected a mapping"),
         (lambda v: v.update(latency=3), "latency is 3; expected a mapping"),
         (lambda v: v["plan"]["student"].update(init="x"), "student.init is 'x'"),
+        (lambda v: v["teacher"].pop("path"), "teacher has no path; expected text"),
+        (lambda v: v["teacher"].update(path=3), "teacher.path is 3; allowed: text"),
+        (lambda v: v["teacher"].update(trust_remote_code="yes"), "trust_remote_code is 'yes'; allowed: true or false"),
+        (lambda v: v["task"].update(data="train.csv"), "task.data is 'train.csv'; allowed: a mapping"),
+        (
+            lambda v: v["trial"].update(max_stepz=1),
+            r"trial.max_stepz: .*\(did you mean 'max_steps'",
+        ),
+        (lambda v: v["trial"].update(max_steps=True), "trial.max_steps is True; allowed: a whole number from 1"),
+        (lambda v: v["trial"].update(rungs=["x"]), r"trial.rungs is \['x'\]; allowed: a list of fractions"),
+        (lambda v: v["trial"].update(seed=-1), "trial.seed is -1; allowed: a whole number from 0"),
+        (lambda v: v["expected"].update(accuracy="good"), "expected.accuracy is 'good'; allowed: a number"),
     ],
 )
 def test_mistakes_name_the_file_and_the_key(
