@@ -30,6 +30,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 TRIALS = 6
+PRETENDED_TRIALS = 12
+"""Trials that only pretend to train are quicker, so that more of them fit a run."""
+
 LIMIT_S = 420.0
 WORDS = [f"w{n}" for n in range(40)]
 TRIAL_FAULTS = ("raise", "nan", "memory", "hungry", "die", "die", "memory", "full")
@@ -91,13 +94,15 @@ class Campaign:
     def __init__(self, seed: int, folder: Path, config: Path, cluster: Any = None) -> None:
         self.seed, self.folder, self.cluster = seed, folder, cluster
         self.drawn = random.Random(seed)
+        self.pretend = bool(os.environ.get("FAULTS_PRETEND"))
+        self.trials = PRETENDED_TRIALS if self.pretend else TRIALS
         self.run, self.faults = folder / "run", folder / "faults"
         self.faults.mkdir(parents=True)
         self.config = folder / "config.yaml"
         values = yaml.safe_load(config.read_text())
         values["task"]["data"] = {k: str(config.parent / v) for k, v in values["task"]["data"].items()}
         values["run"] = {"dir": str(self.run)}
-        values["search"]["seed"] = seed
+        values["search"] |= {"seed": seed, "trials": self.trials}
         self.config.write_text(yaml.safe_dump(values))
         if cluster is not None:
             self._prepared(config.parent / "prepared")
@@ -116,7 +121,7 @@ class Campaign:
         """Run to the end through all faults and return the counts."""
         began = time.monotonic()
         self._plan_trial_faults()
-        for fault in self.drawn.sample(DRIVER_FAULTS, self.drawn.choice((1, 1, 2))):
+        for fault in self.drawn.sample(DRIVER_FAULTS, 3 if self.pretend else self.drawn.choice((1, 1, 2))):
             if not self._start(fault):
                 break
             self._observe()
@@ -128,7 +133,9 @@ class Campaign:
         return self._judged(time.monotonic() - began)
 
     def _plan_trial_faults(self) -> None:
-        for number, kind in zip(self.drawn.sample(range(TRIALS), 4), self.drawn.sample(TRIAL_FAULTS, 4), strict=True):
+        for number, kind in zip(
+            self.drawn.sample(range(self.trials), 4), self.drawn.sample(TRIAL_FAULTS, 4), strict=True
+        ):
             (self.faults / f"t{number:05d}.{kind}").touch()
 
     def _start(self, fault: str | None) -> bool:
@@ -249,13 +256,14 @@ class Campaign:
         return {
             "seed": self.seed,
             "cluster": self.cluster is not None,
+            "trained": not self.pretend,
             "faults": sum(self.injected.values()),
             "injected": dict(sorted((+self.injected).items())),
             "starts": self.starts,
             "finished": self._finished(),
             "states": dict(Counter(row["state"] for row in rows)),
             "lost": sum(last.get(trial) != row for trial, row in self.seen.items()),
-            "missing": TRIALS - len(names),
+            "missing": self.trials - len(names),
             "duplicated": sum(n > 1 for n in names.values()) + sum(n > 1 for n in Counter(ended).values()),
             "zombies": sum(state == "RUNNING" for state in study.values()) + len(names.keys() - study.keys()),
             "unreadable": unreadable,
@@ -277,7 +285,7 @@ class Campaign:
 
         try:
             run = Run(self.run)
-            return int(len(run.trials) < TRIALS or not len(run.front()))
+            return int(len(run.trials) < self.trials or not len(run.front()))
         except Exception as error:
             self.refusals.append(f"unreadable: {error}"[:300])
             return 1
@@ -319,6 +327,39 @@ class Nodes:
         self.cluster.shutdown()
 
 
+KINDS = {
+    "driver kill": "driver: SIGKILL",
+    "driver term": "driver: SIGTERM",
+    "driver interrupt": "driver: Ctrl-C",
+    "driver full disk": "driver: disk full",
+    "worker": "worker: SIGKILL from outside",
+    "trial die": "worker: SIGKILL at a rung",
+    "node": "node removed",
+    "trial raise": "trial: exception",
+    "trial nan": "trial: weights become NaN",
+    "trial memory": "trial: out of memory once",
+    "trial hungry": "trial: out of memory always",
+    "trial full": "trial: disk full",
+    "truncated": "file cut short",
+    "garbage": "file overwritten in part",
+}
+BAD = ("lost", "missing", "duplicated", "zombies", "unreadable")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return what was injected and what came of it as Markdown."""
+    counts: Counter[str] = Counter()
+    for row in rows:
+        for kind, count in row["injected"].items():
+            counts[next(name for start, name in KINDS.items() if kind.startswith(start))] += count
+    lines = ["| fault | injected |", "|---|---|", *(f"| {name} | {counts[name]} |" for name in KINDS.values())]
+    bad = ", ".join(f"{name} {sum(row[name] for row in rows)}" for name in BAD)
+    states = sum((Counter(row["states"]) for row in rows), Counter[str]())
+    starts = sum(row["starts"] for row in rows)
+    ended = f"{sum(row['finished'] for row in rows)} of {len(rows)} runs finished in {starts} starts"
+    return "\n".join([*lines, f"| all | {sum(counts.values())} |", "", f"{ended}; trials {dict(states)}; {bad}"])
+
+
 def keep_prepared(run: Path, template: Path) -> None:
     """Keep of the first run what does not depend on its seed."""
     if template.exists():
@@ -340,10 +381,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=25)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="a folder to keep the model, its data and what was prepared of it")
+    parser.add_argument("--pretend", action="store_true", help="trials do all but train, and import no torch")
     parser.add_argument("--local", type=int, default=3, help="so many runs start Ray themselves; the rest on a cluster")
     arguments = parser.parse_args()
+    if arguments.pretend:
+        os.environ["FAULTS_PRETEND"] = "1"
     # Ray's workers are nice by default: beside other work they would hardly run at all.
-    os.environ |= {"RAY_worker_niceness": "0"}
+    os.environ |= {"RAY_worker_niceness": "0", "RAY_raylet_start_wait_time_s": "120"}
     os.environ |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     sys.path.insert(0, str(ROOT))
     done = (
@@ -365,12 +409,13 @@ def main() -> None:
             with arguments.out.open("a") as stream:
                 stream.write(json.dumps(found) + "\n")
             print(json.dumps(found), flush=True)
-            if any(found[key] for key in ("lost", "missing", "duplicated", "zombies", "unreadable")):
+            if any(found[key] for key in BAD):
                 keep = Path(tempfile.gettempdir()) / f"kept-faults-{seed}"
                 print(f"kept for a look: {keep}", flush=True)
                 (Path(place) / f"run-{seed}").rename(keep)
         if nodes is not None:
             nodes.close()
+    print(table([json.loads(line) for line in arguments.out.read_text().splitlines()]))
 
 
 if __name__ == "__main__":

@@ -127,7 +127,6 @@ def conductor_alone(folder: Path, trials: int, concurrent: int) -> dict[str, Any
     while (order := conductor.next()) is not None:
         asked = max(asked, len(conductor.running[order.trial].sampled.params))
         conductor.finish(order.trial, "COMPLETE", columns(order.number))
-        conductor.keep_front()
         clock()
     return clock.facts() | {"parameters": asked}
 

@@ -84,24 +84,30 @@ def _on_cluster() -> bool:
     return bool(ray.get_runtime_context().runtime_env.get("py_modules"))
 
 
-def max_concurrent(config: Config) -> int:
-    """Return how many trials run at once: as many as the cluster's cores and GPUs hold, or as the config says.
+def max_concurrent(config: Config, note: Callable[[str], None] = lambda sentence: None) -> int | None:
+    """Return how many trials run at once: as many as cores and GPUs hold, or as the config says.
 
-    Raises UserError when there is no place for one: Ray would wait for it without a word.
+    On a cluster nodes come and go, so that there ``auto`` is no number (None). Where there is no place for one trial,
+    Ray would wait for it without a word: on this machine that is a UserError, on a cluster a ``note``.
     """
     import ray
 
+    asked = config.search.max_concurrent
     there: dict[str, float] = ray.cluster_resources()
-    places = [there.get("CPU", 1) / config.resources.cpu]
+    places = [there.get("CPU", 0) / config.resources.cpu]
     if config.resources.gpu:
         places.append(there.get("GPU", 0) / config.resources.gpu)
     if min(places) < 1:
-        raise UserError(
+        sentence = (
             f"resources: a trial asks for {config.resources.cpu:g} CPU and {config.resources.gpu:g} GPU; "
             f"there are {there.get('CPU', 0):g} CPU and {there.get('GPU', 0):g} GPU"
         )
-    asked = config.search.max_concurrent
-    return math.floor(min(places)) if asked == "auto" else int(asked)
+        if not _on_cluster():
+            raise UserError(sentence)
+        note(f"{sentence}, so that the search waits for nodes to join")
+    if asked != "auto":
+        return int(asked)
+    return None if _on_cluster() else math.floor(min(places))
 
 
 def remote_facts(config: Config, work: WorkSpec, steps: Steps) -> dict[str, Any]:
@@ -110,7 +116,8 @@ def remote_facts(config: Config, work: WorkSpec, steps: Steps) -> dict[str, Any]
 
     from search.prepare import prepare_steps
 
-    cores = int(max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]))
+    there = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
+    cores = int(there) or math.ceil(config.resources.cpu)  # all are to join yet
     options: dict[str, Any] = {"num_cpus": cores, "max_calls": 1, "num_returns": "streaming"}
     if config.resources.gpu:
         options["num_gpus"] = min(1.0, config.resources.gpu)

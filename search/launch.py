@@ -65,7 +65,7 @@ def run_search(config: Config, *, address: str | None = None, console: Console |
                 check_sources(config)
             store = RunStore(folder, objectives)
             with ray_session(config, address):
-                max_concurrent(config)  # a trial that fits nowhere is said before anything is trained
+                max_concurrent(config, console.print)  # a trial that fits nowhere is said before anything is trained
                 _search(config, store, objectives, console, halt)
     except OSError as error:
         if not is_full_disk(error):

@@ -32,9 +32,11 @@ def limit_memory(share: float) -> None:
 
     0 and a process without a GPU are left alone; more than one GPU is no share.
     """
+    if share <= 0:
+        return
     import torch
 
-    if share > 0 and torch.cuda.is_available():
+    if torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(min(1.0, share))
 
 

@@ -66,21 +66,24 @@ class Mirror:
 
     def pull(self) -> bool:
         """Make the local folder what the URL holds, unless it holds that and perhaps more; return whether it did."""
-        ours = self.folder / SESSION
-        here = ours.read_text(encoding="utf-8") if ours.exists() else ""
-        there = self._text(SESSION)
-        pulled = here != there
+        pulled = not self.is_current()
         if pulled:
-            shutil.rmtree(self.folder, ignore_errors=True)
             self.fetch()
         self.folder.mkdir(parents=True, exist_ok=True)
-        session = uuid4().hex
-        ours.write_text(session, encoding="utf-8")
+        (self.folder / SESSION).write_text(uuid4().hex, encoding="utf-8")
         return pulled
 
-    def fetch(self) -> None:
-        """Copy everything from the URL into the local folder."""
+    def is_current(self) -> bool:
+        """Whether the local folder has all that the URL holds."""
+        ours = self.folder / SESSION
+        return (ours.read_text(encoding="utf-8") if ours.exists() else "") == self._text(SESSION)
+
+    def fetch(self, without: tuple[str, ...] = ()) -> None:
+        """Make the local folder a copy of the URL; what begins ``without`` is left there."""
+        shutil.rmtree(self.folder, ignore_errors=True)
         for name in self._remote():
+            if name.startswith(without):
+                continue
             file = self.folder / name
             file.parent.mkdir(parents=True, exist_ok=True)
             self.fs.get_file(f"{self.root}/{name}", str(file))

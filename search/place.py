@@ -8,6 +8,7 @@ from pathlib import Path
 
 from search.lock import FolderLock, ObjectLock, ObjectNote
 from search.mirror import Mirror, is_url, local_folder
+from search.paths import cache_folder
 from spaces.errors import UserError
 
 LOCK_OBJECT = ".lock"
@@ -40,6 +41,25 @@ def held_folder(place: str, on_lost: Callable[[str], None]) -> Iterator[Path]:
         mirror.start()
         stack.callback(mirror.close)
         yield folder
+
+
+def readable_folder(place: str) -> Path:
+    """Return a folder to read the run at ``place`` from; one at a URL is copied to the cache, without checkpoints.
+
+    The driver's own folder is read where it is on this machine and nobody has written to the URL since. Raises
+    UserError when the URL cannot be read or holds nothing.
+    """
+    if not is_url(place):
+        return Path(place)
+    try:
+        own = Mirror(place, local_folder(place))
+        if own.is_current():
+            return own.folder
+        copy = Mirror(place, cache_folder() / "read" / own.folder.name)
+        copy.fetch(("checkpoints/",))
+    except OSError as error:
+        raise UserError(f"{place}: cannot be read ({error})") from error
+    return copy.folder
 
 
 def folder_of(place: str) -> Path:

@@ -37,11 +37,11 @@ KEEPING_SHARE = 20
 
 @dataclass(frozen=True)
 class Pool:
-    """What trials may occupy: ``cpu`` and ``gpu`` of each, how many at once, and when to stop launching."""
+    """What trials may occupy: ``cpu`` and ``gpu`` of each, how many at once (None: all that fit), and until when."""
 
     cpu: float
     gpu: float
-    max_concurrent: int
+    max_concurrent: int | None
     deadline: float | None = None
 
 

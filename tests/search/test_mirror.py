@@ -15,7 +15,7 @@ from search import lock as lock_module
 from search import mirror as mirror_module
 from search.lock import ObjectLock, ObjectNote, owner
 from search.mirror import Mirror, local_folder
-from search.place import folder_of, held_folder
+from search.place import folder_of, held_folder, readable_folder
 from spaces.errors import UserError
 
 
@@ -181,3 +181,16 @@ def test_a_folder_is_its_own_place(tmp_path: Path) -> None:
     assert folder_of("memory://a/run").name.startswith("run-")
     with held_folder(str(tmp_path / "run"), never) as folder:
         assert folder == tmp_path / "run"
+
+
+def test_a_run_at_a_url_is_read_from_a_copy_and_from_the_drivers_own_folder_where_it_is(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with held_folder(url, never) as folder:
+        write(folder, trials_jsonl="1\n", checkpoints__t0__state="large")
+    assert readable_folder(url) == folder
+    monkeypatch.setenv("PAREDOWN_CACHE", str(tmp_path / "elsewhere"))
+    copy = readable_folder(url)
+    assert (copy / "trials.jsonl").read_text() == "1\n"
+    assert not (copy / "checkpoints").exists()
+    assert readable_folder(str(tmp_path)) == tmp_path
