@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,10 +69,19 @@ def driver_files(folder: Path) -> DriverFiles:
     """
     import ray
 
-    inbox, mark = folder / INBOX, folder / f".mark-{uuid4().hex}"
+    inbox = folder / INBOX
     inbox.mkdir(parents=True, exist_ok=True)
     if not _on_cluster():
         return DriverFiles(str(inbox))
+    return _through_depot(folder, inbox, ray.get_runtime_context().get_job_id())
+
+
+@lru_cache(maxsize=1)
+def _through_depot(folder: Path, inbox: Path, job: str) -> DriverFiles:
+    """Return what ``driver_files`` does on a cluster, the same for all of a ``job``."""
+    import ray
+
+    mark = folder / f".mark-{uuid4().hex}"
     for old in folder.glob(".mark-*"):
         old.unlink(missing_ok=True)
     mark.touch()

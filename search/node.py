@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from uuid import uuid4
 
 from search.depot import fetch_folder, send_file
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from search.driver_files import DriverFiles
 
 POLL_S = 0.2
+USED = ".used"
+"""Every worker that uses a node's folder holds a shared lock on this file while it lives."""
+
+_used: dict[Path, IO[str]] = {}
 
 
 def prepare_node(
@@ -44,9 +49,23 @@ def prepare_node(
 
 def node_folder(mark: str) -> Path:
     """Return this node's folder for a search; ``mark`` is the driver's file that names it."""
-    place = Path(tempfile.gettempdir()) / f"paredown-{os.getuid()}-{Path(mark).name.lstrip('.')}"
+    place = Path(tempfile.gettempdir()) / f"paredown-{os.getuid()}{Path(mark).name}"
     (place / "cache").mkdir(parents=True, exist_ok=True)
+    if place not in _used:
+        _used[place] = (place / USED).open("w")
+        fcntl.flock(_used[place], fcntl.LOCK_SH)
+        _clear_others(place)
     return place
+
+
+def _clear_others(place: Path) -> None:
+    """Delete the folders of searches of which no worker lives here any more."""
+    for other in place.parent.glob(f"paredown-{os.getuid()}.mark-*"):
+        if other == place or not (other / USED).exists():
+            continue
+        with (other / USED).open("w") as stream, suppress(BlockingIOError):
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def with_inputs_here(config: Config, depot: Any, place: Path) -> Config:

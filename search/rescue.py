@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import optuna
@@ -25,20 +26,24 @@ ALONE = "alone"
 
 def rescued_trials(store: RunStore, journal: Journal, space: Space | LstmSpace, seed: int) -> dict[str, FrozenTrial]:
     """Return the journalled trials by our id, after mending what was lost of the journal or of the plans."""
-    if journal.damaged or (store.rows and not journal.trials()):
-        store.log("damaged", file="study.log")
-        _journal_again(store, journal, space, seed)
+    known = journal.trials()
+    missing = {trial: plan for trial, plan in _launched(store).items() if trial not in known}
+    if journal.damaged or missing:
+        store.log("damaged", file="study.log", trials=len(missing))
+        _journal_again(store, journal, space, seed, missing)
     trials = journal.trials()
     for frozen in trials.values():
         _mend_plan(store, frozen)
     return trials
 
 
-def _journal_again(store: RunStore, journal: Journal, space: Space | LstmSpace, seed: int) -> None:
-    """Fill an empty journal with the trials whose plans are there, the ended ones and those that ran."""
+def _journal_again(
+    store: RunStore, journal: Journal, space: Space | LstmSpace, seed: int, missing: Mapping[str, str]
+) -> None:
+    """Put trials that ended or ran, given with their plans' hashes, into the journal that has lost them."""
     study = optuna.create_study(directions=journal.study.directions)
     seeds = {row["trial"]: int(row["seed"]) for row in store.rows}
-    for trial, name in sorted(_launched(store).items()):
+    for trial, name in sorted(missing.items()):
         try:
             plan = Plan.read(store.folder / "plans" / f"{name}.json")
         except UserError:

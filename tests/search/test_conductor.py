@@ -482,3 +482,15 @@ def test_lost_rows_and_a_lost_journal_come_back_from_each_other(build: Build) ->
     run(third)
     assert set(journalled(third)) == {f"t{n:05d}" for n in range(5)}
     assert {state for state, _ in journalled(third).values()} == {"COMPLETE"}
+
+
+def test_the_end_of_the_journal_may_be_lost(build: Build) -> None:
+    first = run(build(5))
+    file = first.store.folder / "study.log"
+    content = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(content[: len(content) // 2]))
+    again = build(6)
+    assert again.restore().sentence() == "restored 5, requeued 0, failed 0"
+    run(again)
+    assert {state for state, _ in journalled(again).values()} == {"COMPLETE"}
+    assert set(journalled(again)) == {f"t{n:05d}" for n in range(6)}
