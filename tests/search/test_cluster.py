@@ -198,7 +198,7 @@ def test_a_search_spreads_over_blind_nodes_survives_a_loss_uses_one_that_joins_a
 
     def noted(config: dict[str, Any], work: worker.WorkSpec) -> None:
         node = ray.get_runtime_context().get_node_id()
-        (places / f"{config['trial']}.{node}.{time.time_ns()}").touch()
+        (places / f"{config['trial']}.{node}.{time.time_ns()}").write_text(str(worker.__file__))
         worker.train_trial(config, work)
 
     monkeypatch.setattr(tune, "train_trial", noted)
@@ -228,6 +228,7 @@ def test_a_search_spreads_over_blind_nodes_survives_a_loss_uses_one_that_joins_a
     assert found[0].state == "FINISHED"
     assert list(found[0].trials["state"]) == ["COMPLETE"] * 7
     assert len(seen()) == 3  # the one that joined worked too
+    assert all("runtime_resources" in f.read_text() for f in places.iterdir())  # our code came from the driver
     folder = Path(config.run.dir)
     assert pd.read_parquet(folder / "front.parquet")["latency_ms_final"].notna().any()
     assert (folder / "teacher" / "model.safetensors").is_file()
