@@ -166,7 +166,7 @@ class Campaign:
         time.sleep(self.drawn.uniform(0.0, wait))
         if process.poll() is None and self.drawn.random() < 0.5:
             self._kill_a_worker(process)
-        if process.poll() is None and self.cluster is not None and self.drawn.random() < 0.5:
+        if process.poll() is None and self.cluster is not None and self.drawn.random() < 0.3:
             self.cluster.lose_a_node(self.drawn)
             self.injected["node"] += 1
         number = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "interrupt": signal.SIGINT}.get(fault)

@@ -13,8 +13,11 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.checking import check_row
+from analysis.reading import NUMBERS
 from spaces.canonical import canonical_json
 from spaces.errors import UserError
+from spaces.reading import parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +72,8 @@ class RunStore:
 
     def info(self) -> dict[str, Any]:
         """Return ``run.json``, or its copy where it was damaged; raises UserError when both were."""
-        from analysis.reading import read_info, read_json
+        from analysis.reading import read_info
+        from spaces.reading import read_mapping
 
         try:
             return read_info(self.folder)
@@ -77,7 +81,7 @@ class RunStore:
             copy = self.folder / INFO_COPY
             if not copy.exists():
                 raise
-            info: dict[str, Any] = read_json(copy)
+            info = read_mapping(copy)
             self.log("damaged", file="run.json")
             self.json("run.json", info)
             return info
@@ -223,10 +227,13 @@ def _rows_in(file: Path) -> tuple[dict[str, dict[str, Any]], int]:
 def _row_of(line: bytes) -> dict[str, Any] | None:
     """Return the trial that a line holds; None when it is damaged."""
     try:
-        row = json.loads(line)
-        return row if isinstance(row["trial"], str) and row["state"] in ENDS else None
-    except (ValueError, KeyError, TypeError):
+        row = parse_json(line, "a line")
+        if not isinstance(row, dict):
+            return None
+        check_row(row, "a line", NUMBERS)
+    except UserError:
         return None
+    return row if row["state"] in ENDS else None
 
 
 def mend_lines(file: Path) -> None:

@@ -10,7 +10,7 @@ const leftParts = (trial, plan) => {
   const parts = plan.strip ? stripParts(unpack(plan.strip), trial) : [make("p", { class: "said" }, missing)];
   parts.push(make("h3", {}, "Export its recipe"), command(DATA.command.join(trial)));
   if (plan.near && plan.near.length) parts.push(make("h3", {}, "Neighbours on the front"), make("ul", {}, ...plan.near.map((text) => make("li", {}, text))));
-  return [...parts, ...curveParts(plan.rungs)];
+  return parts;
 };
 
 const curveParts = (rungs) => {
@@ -25,7 +25,7 @@ const rightParts = (plan) => {
   const facts = plan.facts.flatMap((said, index) => (said === null ? [] : [[DATA.factNames[index], said]]));
   const parts = [make("h3", {}, "What it costs"), pairs(facts)];
   if (plan.settings) parts.unshift(make("h3", {}, "How it is taught"), pairs(plan.settings.map((index) => DATA.pairs[index])));
-  return parts;
+  return [...parts, ...curveParts(plan.rungs)];
 };
 
 const folded = (title, content) => make("details", { class: "numbers" }, make("summary", {}, title), content);
