@@ -54,6 +54,7 @@ lint: install
 bench: install
 	[ "$(CONFIG)" != examples/quickstart/config.yaml ] || $(BIN)/python -m search.demo examples/quickstart/data
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/block_layers.py --out $(RESULTS)/block_layers.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/report.py --out $(RESULTS)/report.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/one_shot.py $(CONFIG) --out $(RESULTS)/one_shot.jsonl
 	$(BIN)/python benchmarks/search_front.py $(CONFIG) --one-shot $(RESULTS)/one_shot.jsonl \
 	  --runs $(RESULTS)/search_front --out $(RESULTS)/search_front.json
