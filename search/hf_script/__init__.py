@@ -21,6 +21,13 @@ __all__ = ["Script", "script_of"]
 
 MODELING = "compressors.modeling_paredown"
 
+TASKS = (
+    "text-classification",
+    "text-pair-classification",
+    "multi-label-classification",
+    "regression",
+    "token-classification",
+)
 USED = ("objective", "learning_rate", "temperature", "label_weight", "intermediate_weight", "layer_map")
 """Settings of the distillation that the script has; with any other one it trains in the plain way, and says so."""
 
@@ -79,8 +86,8 @@ def script_of(recipe: Recipe, name: str = "train_student.py") -> Script:
 def _refuse(recipe: Recipe) -> None:
     if "hub" in (recipe.task.get("data") or {}):
         raise UserError("--as hf-script: the task's data come from the hub; allowed: files")
-    if recipe.task.get("kind") not in KINDS:
-        raise UserError(f"--as hf-script: task.kind is {recipe.task.get('kind')!r}; allowed: {', '.join(KINDS)}")
+    if recipe.task["kind"] not in TASKS:
+        raise UserError(f"--as hf-script: task.kind is {recipe.task['kind']!r}; allowed: {', '.join(TASKS)}")
     if recipe.teacher.get("trust_remote_code"):
         raise UserError("--as hf-script: the teacher needs code of its own, which a script cannot bring along")
 
