@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from rich.console import Console
 
 from analysis.front import Reference, hypervolume, make_reference
@@ -18,6 +17,7 @@ from search.config import Config, config_from, same_run_or_difference
 from search.confirm import FILE as CONFIRM_FILE
 from search.confirm import confirm_once, confirmed, repeats
 from search.importance import importance
+from search.lengths import check_lengths
 from search.live import Screen, Steps
 from search.paths import cache_folder
 from search.store import RunStore, now
@@ -27,6 +27,7 @@ from search.worker import WorkSpec
 from spaces.curves import Curves
 from spaces.errors import UserError
 from spaces.objectives import Objective, objective
+from spaces.plain_yaml import read_yaml
 from spaces.signature import Signature
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def run_search(config: Config, *, address: str | None = None, console: Console |
     folder = Path(config.run.dir)
     objectives = [objective(name) for name in config.objectives]
     refuse_other_run(folder, config)
+    check_lengths(config)
     if not (folder / WARM_FILE).exists():
         check_sources(config)
     store = RunStore(folder, objectives)
@@ -68,7 +70,7 @@ def refuse_other_run(folder: Path, config: Config) -> None:
     file = folder / "config.yaml"
     if not (folder / "run.json").exists():
         return
-    old = config_from(yaml.safe_load(file.read_text(encoding="utf-8"))).resolved()
+    old = config_from(read_yaml(file)[0], name=str(file)).resolved()
     different = same_run_or_difference(old, config.resolved())
     if different:
         more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
@@ -231,15 +233,26 @@ def _finish(config: Config, store: RunStore, info: dict[str, Any], work: WorkSpe
     """Train the baselines, and measure the front again in one sitting with nothing else running; once per run."""
     import pandas as pd
 
-    from search.finish import UNIFORM_BUDGETS, final_sitting, teacher_baselines, uniform_baseline
+    from search.finish import (
+        PRESET_SHARES,
+        UNIFORM_BUDGETS,
+        final_sitting,
+        preset_baseline,
+        teacher_baselines,
+        uniform_baseline,
+    )
 
     if not (store.folder / "baselines.parquet").exists():
         shares = [(work, share) for share in UNIFORM_BUDGETS]
         uniform = remote_calls(config, uniform_baseline, shares, steps, "training the uniform baselines")
-        for lost in (row for row in uniform if "failed" in row):
+        points = [(work, name, share) for name in config.baselines.presets for share in PRESET_SHARES]
+        drawn = uniform
+        if points:
+            drawn = uniform + remote_calls(config, preset_baseline, points, steps, "training the presets of papers")
+        for lost in (row for row in drawn if "failed" in row):
             store.log("baseline failed", **lost)
         teachers = remote_calls(config, teacher_baselines, [(work, info["teacher"])], steps, "measuring the teacher")
-        rows = [*teachers[0], *(row for row in uniform if "failed" not in row)]
+        rows = [*teachers[0], *(row for row in drawn if "failed" not in row)]
         store.parquet("baselines.parquet", pd.DataFrame(rows))
     _confirm(config, store, work, steps)
     front = store.front()

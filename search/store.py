@@ -12,9 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.checking import check_row
+from analysis.reading import NUMBERS
 from search.lock import FolderLock
 from spaces.canonical import canonical_json
 from spaces.errors import UserError
+from spaces.reading import parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,14 +49,12 @@ class RunStore:
         for name in ("rungs.jsonl", "log.jsonl", "trials.jsonl"):
             mend_lines(self.folder / name)
         file = self.folder / "trials.jsonl"
-        lines = file.read_bytes().splitlines() if file.exists() else []
+        numbered = enumerate(file.read_bytes().splitlines() if file.exists() else [], start=1)
         try:
-            whole = [json.loads(line) for line in lines if line.strip()]
-            self.rows = list({row["trial"]: row for row in whole}.values())
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{file}: a line is no trial ({error}); put the file back as the search wrote it"
-            ) from error
+            whole = [_row(line, f"{file}:{number}") for number, line in numbered if line.strip()]
+        except UserError as error:
+            raise UserError(f"{error}; put the file back as the search wrote it") from error
+        self.rows = list({row["trial"]: row for row in whole}.values())
         return self.rows
 
     def ended(self, row: Mapping[str, Any]) -> None:
@@ -148,6 +149,15 @@ class RunStore:
             stream.flush()
             if sync:
                 os.fsync(stream.fileno())
+
+
+def _row(line: bytes, where: str) -> dict[str, Any]:
+    """Return the trial in a line; raises UserError when it is none."""
+    row = parse_json(line, where)
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: {row!r} is no trial")
+    check_row(row, where, NUMBERS)
+    return row
 
 
 def now() -> str:

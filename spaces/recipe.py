@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from spaces.errors import UserError, did_you_mean
+from spaces.plain_yaml import Limits, dump_yaml, read_yaml
 from spaces.plan import Plan
 
 FORMAT = 1
-MAX_BYTES = 20_000_000
+LIMITS = Limits(bytes=10_000_000, values=500_000)
+"""Room for a plan that names each of 100,000 matrices."""
 
 _HEAD = """\
 # A recipe of paredown: the plan of one student and all that it takes to train it.
@@ -54,8 +54,7 @@ class Recipe:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the recipe, replacing the file in one step, and return its path."""
         file = Path(path)
-        body = yaml.safe_dump(self.as_dict(), sort_keys=False, width=120, allow_unicode=True)
-        write_text(file, _HEAD.format(name=file.name) + body)
+        write_text(file, _HEAD.format(name=file.name) + dump_yaml(self.as_dict()))
         return file
 
     @classmethod
@@ -85,18 +84,7 @@ class Recipe:
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Recipe:
         """Read a recipe; raises UserError with the file's name for anything that is none."""
-        file = Path(path)
-        try:
-            if file.stat().st_size > MAX_BYTES:
-                raise UserError(f"{file}: larger than {MAX_BYTES // 1_000_000} MB, which no recipe is")
-            value = yaml.load(file.read_text(encoding="utf-8"), Loader=_PlainLoader)
-        except OSError as error:
-            raise UserError(f"{file}: cannot be read ({error.strerror})") from error
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            line = getattr(getattr(error, "problem_mark", None), "line", None)
-            at = f":{line + 1}" if line is not None else ""
-            raise UserError(f"{file}{at}: not YAML that can be read") from error
-        return cls.from_dict(value, str(file))
+        return cls.from_dict(read_yaml(Path(path), LIMITS)[0], str(path))
 
 
 def write_text(file: Path, text: str) -> None:
@@ -164,16 +152,6 @@ def _check(section: str, values: Mapping[str, Any], where: str) -> None:
     for key in _NEEDED.get(section, {}):
         if key not in values:
             raise UserError(f"{where}: {section} has no {key}; expected {_NEEDED[section][key].words}")
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """The safe loader without aliases, which we never write: a few of them can stand for millions of values."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", mark)
-        return super().compose_node(parent, index)
 
 
 def _plain(value: Any) -> Any:

@@ -178,10 +178,12 @@ def _load(config: Path, overrides: list[str]) -> tuple[Config, TaskData]:
     """Return the config and its data, both checked: a wrong column is said now, not when a worker meets it."""
     from search.config import load_config
     from search.data import load_data
+    from search.lengths import check_lengths
     from search.tasks import TaskSpec
     from search.teacher import label_order
 
     loaded = load_config(config, overrides)
+    check_lengths(loaded)
     data = load_data(loaded.task, label_order(loaded.teacher))
     TaskSpec.of(loaded.task, data.labels)
     return loaded, data

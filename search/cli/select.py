@@ -55,11 +55,15 @@ def pick(
     found = _pick(run, max_drop, minimum, maximum, max_size_mb, max_latency_ms, knee, trial, prefer)
     if as_json:
         others = [other.note for other in found.alternatives]
-        say_json({"trial": found.trial, "reason": found.reason, "row": found.row.to_dict(), "alternatives": others})
+        row = found.row.to_dict()
+        said = {"reason": found.reason, "alternatives": others, "uncertain": list(found.doubts)}
+        say_json({"trial": found.trial, "row": row, **said})
         return
     say(found.reason)
     for other in found.alternatives:
         say(f"  {other.note}")
+    for doubt in found.doubts:
+        say(f"  uncertain: {doubt}")
 
 
 def export(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
 from pydantic import Field
 
 from search.config.models import (
+    Baselines,
     Confirm,
     EarlyStopping,
     Fidelity,
@@ -21,6 +21,7 @@ from search.config.models import (
     Task,
     Teacher,
 )
+from spaces.plain_yaml import dump_yaml
 
 
 class Config(Section):
@@ -34,6 +35,7 @@ class Config(Section):
     search: Search = Search()
     early_stopping: EarlyStopping = EarlyStopping()
     fidelity: Fidelity = Fidelity()
+    baselines: Baselines = Baselines()
     confirm: Confirm = Confirm()
     final: Final = Final()
     latency: Latency = Latency()
@@ -47,4 +49,4 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """Return ``resolved()`` as YAML text for the run folder."""
-        return yaml.safe_dump(self.resolved(), sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+        return dump_yaml(self.resolved(), flow=None)

@@ -20,8 +20,8 @@ from compressors.saving import load, save_student, weights_bytes
 from spaces.cost import cost, file_tensors
 from spaces.errors import UserError
 from spaces.plan import Choice, Structure, Student
-from spaces.signature import read_header
 from spaces.structure import refusal
+from spaces.tensors import read_header
 
 Saver = Callable[..., Path]
 Drawer = Callable[..., Student]
@@ -182,5 +182,5 @@ def test_a_folder_that_is_no_student_is_the_user_s_error(save_teacher: Saver, tm
         load(tmp_path / "nowhere")
     save_student(make_student(Student.of("", {}), folder, Factors.read(folder)), tmp_path / "student")
     (tmp_path / "student" / "model.safetensors").write_bytes(b"not a weights file")
-    with pytest.raises(UserError, match="do not make a model"):
+    with pytest.raises(UserError, match="the header would have"):
         load(tmp_path / "student")

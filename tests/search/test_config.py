@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.config import config_from, load_config, same_run_or_difference
-from search.config.yaml_file import parse_yaml
 from spaces.domains import Choices, Fixed, Range, parse
 from spaces.errors import UserError
+from spaces.plain_yaml import parse_yaml
 
 BASE = """\
 teacher:
@@ -145,7 +145,7 @@ def test_the_default_metric_columns_and_objectives_follow_the_kind(file: Path) -
         (BASE + "search: {trials: 9}\n", ["my.yaml:13: the key 'search' is given twice"]),
         (BASE + "\n  : [\n", ["my.yaml:", "not valid YAML"]),
         (BASE + "run2: !!python/object/apply:os.system ['true']\n", ["my.yaml:13:", "tag", "plain values only"]),
-        ("", ["paredown init"]),
+        ("", ["a mapping of keys to values is expected"]),
         ("- a\n- b\n", ["mapping"]),
     ],
 )
@@ -164,7 +164,7 @@ def test_a_mistake_in_an_override_names_the_override(file: Path) -> None:
 
 
 def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no\.yaml: cannot be read"):
+    with pytest.raises(UserError, match=r"no\.yaml: there is no such file"):
         load_config(tmp_path / "no.yaml")
 
 

@@ -70,8 +70,8 @@ def test_restoring_drops_torn_lines_and_keeps_the_last_row_of_a_trial(store: Run
 
 
 def test_a_line_in_the_middle_that_is_no_row_is_one_sentence(store: RunStore) -> None:
-    (store.folder / "trials.jsonl").write_text('{"trial":"t00000"}\nnonsense\n[]\n')
-    with pytest.raises(UserError, match="a line is no trial"):
+    (store.folder / "trials.jsonl").write_text('{"trial":"t00000","number":0,"state":"FAIL"}\nnonsense\n[]\n')
+    with pytest.raises(UserError, match=r"trials\.jsonl:2: not JSON .* put the file back"):
         store.restore()
 
 

@@ -85,10 +85,11 @@ def test_mistakes_name_the_file_and_the_key(
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"plan: [1", "not YAML"),
-        (b"plan: {}\nfinal: !!python/object/apply:os.getcwd []\n", "not YAML"),
-        (b"\xff\xfe\x00", "not YAML"),
-        (b"just words", "no recipe"),
+        (b"plan: [1", r"r\.yaml:\d: this is not valid YAML"),
+        (b"plan: {}\nfinal: !!python/object/apply:os.getcwd []\n", r"r\.yaml:2: the tag .* is not allowed"),
+        (b"\xff\xfe\x00", "byte 0 is not UTF-8 text"),
+        (b"just words", "a mapping of keys to values is expected"),
+        (b"plan: &a {}\nfinal: *a\n", "format is None"),
     ],
 )
 def test_files_that_are_no_recipe_are_refused(content: bytes, sentence: str, tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_files_that_are_no_recipe_are_refused(content: bytes, sentence: str, tmp
 
 
 def test_a_missing_file_and_a_folder_that_cannot_be_written_are_one_sentence(recipe: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="there is no such file"):
         Recipe.read(tmp_path / "none.yaml")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
