@@ -8,8 +8,8 @@ from pathlib import Path
 from pprint import pformat
 from typing import Any, NamedTuple
 
-from search.hf_script.assemble import assemble, source_of
-from search.hf_script.sections import sections_of, starts_of
+from search.hf_script.follow import MODELING, text_of
+from search.hf_script.sections import code_of
 from search.kinds import KINDS
 from spaces.cost import cost, file_tensors
 from spaces.distillation import Distillation
@@ -18,8 +18,6 @@ from spaces.recipe import Recipe
 from spaces.signature import Signature, read_signature
 
 __all__ = ["Script", "script_of"]
-
-MODELING = "compressors.modeling_paredown"
 
 TASKS = (
     "text-classification",
@@ -66,7 +64,7 @@ def script_of(recipe: Recipe, name: str = "train_student.py") -> Script:
     if signature.hash != recipe.plan.student.signature:
         raise UserError(f"plan: made for a model of another shape than the teacher in {teacher}")
     left_out = _left_out(recipe.plan.distillation)
-    code = assemble(sections_of(recipe.plan.student))
+    code = code_of(recipe.plan.student)
     head = _HEAD.format(
         teacher=str(recipe.teacher.get("model") or teacher.name),
         file=name,
@@ -76,8 +74,8 @@ def script_of(recipe: Recipe, name: str = "train_student.py") -> Script:
         left_out="".join(f"\nLeft out of the search's training: {what}.\n" for what in left_out),
     )
     settings = "\n\n".join(f"{key} = {_literal(value)}" for key, value in _settings(recipe, signature, teacher).items())
-    modeling = f"MODELING = r'''{source_of(MODELING)}'''\n"
-    last = f'{modeling}{code.last}{starts_of(recipe.plan.student)}\nif __name__ == "__main__":\n    main()\n'
+    modeling = f"MODELING = r'''{text_of(MODELING)}'''\n"
+    last = f'{modeling}{code.last}\nif __name__ == "__main__":\n    main()\n'
     chosen = "STUDENT = MODEL_CONFIG['student']"
     text = "\n\n".join([head + code.imports, settings, chosen, "", code.body, "", last])
     return Script(text.rstrip() + "\n", left_out)

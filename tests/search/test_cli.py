@@ -427,7 +427,7 @@ def test_what_was_measured_of_a_model_stands_beside_its_teacher(
     assert lines[-1] == "note: the test data changed"
     converted = {"file": "m.onnx", "size_mb": 3.0, "max_difference": 1e-7, "latency_ratio": 0.5}
     fake(monkeypatch, "search.convert", convert=lambda folder, to, int8: dict(converted))
-    code, out, _ = cli("convert", tmp_path)
+    _, out, _ = cli("convert", tmp_path)
     assert out.splitlines()[2].split() == ["latency", "/", "torch's", "0.5"]
     assert "wrote m.onnx" in out
     assert json.loads(cli("convert", tmp_path, "--json")[1]) == converted
