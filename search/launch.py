@@ -233,15 +233,26 @@ def _finish(config: Config, store: RunStore, info: dict[str, Any], work: WorkSpe
     """Train the baselines, and measure the front again in one sitting with nothing else running; once per run."""
     import pandas as pd
 
-    from search.finish import UNIFORM_BUDGETS, final_sitting, teacher_baselines, uniform_baseline
+    from search.finish import (
+        PRESET_SHARES,
+        UNIFORM_BUDGETS,
+        final_sitting,
+        preset_baseline,
+        teacher_baselines,
+        uniform_baseline,
+    )
 
     if not (store.folder / "baselines.parquet").exists():
         shares = [(work, share) for share in UNIFORM_BUDGETS]
         uniform = remote_calls(config, uniform_baseline, shares, steps, "training the uniform baselines")
-        for lost in (row for row in uniform if "failed" in row):
+        points = [(work, name, share) for name in config.baselines.presets for share in PRESET_SHARES]
+        drawn = uniform
+        if points:
+            drawn = uniform + remote_calls(config, preset_baseline, points, steps, "training the presets of papers")
+        for lost in (row for row in drawn if "failed" in row):
             store.log("baseline failed", **lost)
         teachers = remote_calls(config, teacher_baselines, [(work, info["teacher"])], steps, "measuring the teacher")
-        rows = [*teachers[0], *(row for row in uniform if "failed" not in row)]
+        rows = [*teachers[0], *(row for row in drawn if "failed" not in row)]
         store.parquet("baselines.parquet", pd.DataFrame(rows))
     _confirm(config, store, work, steps)
     front = store.front()

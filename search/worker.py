@@ -64,6 +64,8 @@ def train_trial(config: dict[str, Any], work: WorkSpec) -> None:
     """
     from ray import tune
 
+    from compressors.distill.machine import release_memory
+
     folder = Path(tempfile.mkdtemp(prefix="paredown-"))
     try:
         outcome = _train(config, work, folder)
@@ -75,6 +77,8 @@ def train_trial(config: dict[str, Any], work: WorkSpec) -> None:
         tune.report({"failed": failure(error)})
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        # this process lives on to run the next trial
+        release_memory()
 
 
 def _train(config: dict[str, Any], work: WorkSpec, folder: Path) -> Outcome:

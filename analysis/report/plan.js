@@ -10,7 +10,7 @@ const leftParts = (trial, plan) => {
   const parts = plan.strip ? stripParts(unpack(plan.strip), trial) : [make("p", { class: "said" }, missing)];
   parts.push(make("h3", {}, "Export its recipe"), command(DATA.command.join(trial)));
   if (plan.near && plan.near.length) parts.push(make("h3", {}, "Neighbours on the front"), make("ul", {}, ...plan.near.map((text) => make("li", {}, text))));
-  return [...parts, ...curveParts(plan.rungs)];
+  return parts;
 };
 
 const curveParts = (rungs) => {
@@ -25,13 +25,16 @@ const rightParts = (plan) => {
   const facts = plan.facts.flatMap((said, index) => (said === null ? [] : [[DATA.factNames[index], said]]));
   const parts = [make("h3", {}, "What it costs"), pairs(facts)];
   if (plan.settings) parts.unshift(make("h3", {}, "How it is taught"), pairs(plan.settings.map((index) => DATA.pairs[index])));
-  return parts;
+  return [...parts, ...curveParts(plan.rungs)];
 };
 
 const folded = (title, content) => make("details", { class: "numbers" }, make("summary", {}, title), content);
 
 const pairs = (rows) =>
-  make("dl", { class: "pairs" }, ...rows.map(([name, said]) => make("div", {}, make("dt", {}, name), make("dd", {}, said))));
+  make("dl", { class: "pairs" }, ...rows.map(([name, said]) => make("div", {}, make("dt", {}, name), make("dd", {}, ...breakable(said)))));
+
+// `logits+hidden+attention` may go on in a new line behind a plus.
+const breakable = (said) => said.split(/(?<=\+)/).flatMap((part, at) => (at ? [make("wbr"), part] : [part]));
 
 // A strip is the index of its layout, then of each cell: blocks row by row, then wide rows.
 const unpack = ([layout, ...cells]) => {

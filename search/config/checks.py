@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
+from search.config.fill import preset_files
 from search.config.problems import Problem, unknown_word
 from search.config.root import Config
 from search.kinds import KINDS
@@ -29,6 +30,7 @@ def check(config: Config) -> Iterator[Problem]:
     yield from _objectives(config)
     yield from _constraints(config)
     yield from _rungs(config)
+    yield from _baselines(config)
 
 
 def _teacher(config: Config) -> Iterator[Problem]:
@@ -160,3 +162,10 @@ def _rungs(config: Config) -> Iterator[Problem]:
         yield Problem(
             ("fidelity", "rungs"), f"{list(rungs)!r} is not allowed: rising fractions above 0, the last one 1.0"
         )
+
+
+def _baselines(config: Config) -> Iterator[Problem]:
+    papers = sorted(set(preset_files()) - {"default"})
+    for i, name in enumerate(config.baselines.presets):
+        if name not in papers:
+            yield Problem(("baselines", "presets", str(i)), unknown_word(name, papers))

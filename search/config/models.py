@@ -231,6 +231,12 @@ class Fidelity(Section):
     per_device_train_batch_size: Count = 32
 
 
+class Baselines(Section):
+    """What is drawn beside the front besides the teacher and uniform low rank: two plans of each of ``presets``."""
+
+    presets: Names = ()
+
+
 class Confirm(Section):
     """Retraining ``top`` trials of the front with ``seeds`` more seeds at the end, for ``steps`` (None: a trial's)."""
 

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from search.config.models import (
+    Baselines,
     Confirm,
     EarlyStopping,
     Fidelity,
@@ -34,6 +35,7 @@ class Config(Section):
     search: Search = Search()
     early_stopping: EarlyStopping = EarlyStopping()
     fidelity: Fidelity = Fidelity()
+    baselines: Baselines = Baselines()
     confirm: Confirm = Confirm()
     final: Final = Final()
     latency: Latency = Latency()
