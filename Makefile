@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow soak lint bench matrix
+.PHONY: help install quickstart test test-slow soak errors lint bench matrix
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +17,7 @@ PACKAGES := spaces compressors search analysis paredown.py
 SOURCES := $(PACKAGES) tests $(wildcard benchmarks examples)
 
 help:
-	@echo "make install | quickstart | test | test-slow | soak | lint | bench | matrix"
+	@echo "make install | quickstart | test | test-slow | soak | errors | lint | bench | matrix"
 
 install: $(STAMP)
 
@@ -44,6 +44,11 @@ test-slow: install
 # Properties on new examples each time, where `make test` always tries the same.
 soak: install
 	HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest -q -k "$(TESTS)"
+
+# docs/errors.md is what the tests of bad input saw; `pytest -m slow tests/search/test_golden.py --regenerate` makes
+# tests/golden anew, which only a new format calls for.
+errors: install
+	$(BIN)/python -m pytest -q tests/search/test_bad_inputs.py --regenerate
 
 lint: install
 	$(BIN)/ruff check $(SOURCES)

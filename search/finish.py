@@ -130,7 +130,8 @@ def final_sitting(work: WorkSpec, folders: dict[str, str]) -> dict[str, dict[str
 
     workspace = workspace_of(work)
     models: dict[str, Any] = {"teacher": workspace.teacher.model}
-    models |= {trial: load(Path(folder)) for trial, folder in folders.items()}
+    with tempfile.TemporaryDirectory(prefix="paredown-") as place:
+        models |= {t: load(work.driver.here(folder, Path(place) / t)) for t, folder in folders.items()}
     result: dict[str, dict[str, float]] = {}
     for timing in workspace.meter.sitting(models):
         result[timing.name] = {

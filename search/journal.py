@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.store import mend_lines
+from search.store import keep_aside, mend_lines
 from spaces.errors import UserError
 from spaces.objectives import Objective
 from spaces.plan import Plan
@@ -42,13 +44,16 @@ class Journal:
         # Only the driver writes the journal, and a run folder has one driver: a lock found here was left by a crash.
         file.with_name(f"{file.name}.lock").unlink(missing_ok=True)
         mend_lines(file)  # Optuna refuses to read a journal whose last line is torn
-        self.storage = JournalStorage(JournalFileBackend(str(file)))
-        self.study = optuna.create_study(
-            study_name=STUDY,
-            storage=self.storage,
-            directions=[o.direction for o in objectives],
-            load_if_exists=True,
-        )
+        self.damaged = False
+        try:
+            self.study = _open(file, objectives)
+        except Exception:  # whatever Optuna stumbles over in a file with a damaged line
+            if not file.exists():
+                raise
+            self.damaged = True
+            os.replace(file, keep_aside(file))
+            self.study = _open(file, objectives)
+        self.storage = self.study._storage
         if not self.study.metric_names:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -102,3 +107,33 @@ class Journal:
             if name.endswith(SHOWN) and value not in (None, ""):
                 live.set_user_attr(name, value)
         self.study.tell(number, values, state=state)
+
+    def note(self, number: int, key: str, value: Any) -> None:
+        """Keep a plain value with a trial that has not ended."""
+        trial = self.study.get_trials(deepcopy=False)[number]
+        if not trial.state.is_finished():
+            optuna.Trial(self.study, trial._trial_id).set_user_attr(key, value)
+
+
+class UnsyncedBackend(JournalFileBackend):
+    """A journal that does not wait for the disk, nor for others: a run has one driver.
+
+    A driver that is killed loses nothing; what a power cut takes is made again from the synced rows (``rescue``).
+    """
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append records as Optuna writes them."""
+        text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        with open(self._file_path, "ab") as stream:
+            stream.write(text.encode())
+
+
+def _open(file: Path, objectives: Sequence[Objective]) -> optuna.Study:
+    study = optuna.create_study(
+        study_name=STUDY,
+        storage=JournalStorage(UnsyncedBackend(str(file))),
+        directions=[o.direction for o in objectives],
+        load_if_exists=True,
+    )
+    study.get_trials(deepcopy=False)
+    return study

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from search.device import device_of
 from spaces.canonical import short_hash
 from spaces.errors import UserError
 from spaces.reading import read_mapping
+from spaces.sharing import making
 from spaces.signature import Signature, read_signature
 
 if TYPE_CHECKING:
@@ -95,14 +96,15 @@ class Teacher:
         drawn = np.random.default_rng(0).permutation(len(data))[:CALIBRATION_ROWS]
         rows = data.take(np.sort(drawn))
         file = self.cache / "calibrations" / f"{self.hash}-{rows.hash}.safetensors"
-        if file.exists():
-            with suppress(UserError):  # of another version, or damaged: the cache is made again
-                return Calibration.load(file)
-        batches = (collate(rows, indices).inputs for indices in order(rows, CALIBRATION_BATCH, 0, 0))
-        calibration = calibrate(self.model, batches, seed=0)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        calibration.save(file)
-        return calibration
+        with nullcontext() if file.exists() else making(file):
+            if file.exists():
+                with suppress(UserError):  # of another version, or damaged: the cache is made again
+                    return Calibration.load(file)
+            batches = (collate(rows, indices).inputs for indices in order(rows, CALIBRATION_BATCH, 0, 0))
+            calibration = calibrate(self.model, batches, seed=0)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            calibration.save(file)
+            return calibration
 
     def word_order(self, data: Sequence[Encoded]) -> list[int]:
         """Return the words that ``data`` use, special ones first, then by how often; counted once."""

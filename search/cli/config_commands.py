@@ -111,12 +111,12 @@ def check(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fal
 def search(
     config: ConfigFile,
     overrides: Overrides = None,
-    run: Annotated[Path | None, typer.Option("--run", metavar="DIR", help="In place of run.dir.")] = None,
+    run: Annotated[str | None, typer.Option("--run", metavar="DIR", help="In place of run.dir; also a URL.")] = None,
     address: Annotated[str | None, typer.Option("--address", metavar="ADDR", help="Of a Ray cluster.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a search; the same command again resumes it."""
-    placed = [] if run is None else [f"run.dir={json.dumps(str(run.absolute()))}"]
+    placed = [] if run is None else [f"run.dir={json.dumps(run if '://' in run else str(Path(run).absolute()))}"]
     loaded, data = _load(config, [*(overrides or []), *placed])
     with redirect_stdout(sys.stderr) if as_json else nullcontext():  # what it says on the way is not what is read
         _say_forecast(loaded, data)
@@ -128,6 +128,8 @@ def search(
         say_json({"run": str(found.path), **status_dict(status(found))})
         return
     console().print(frame_table(front_table(found)))
+    if found.state == "INTERRUPTED":
+        raise typer.Exit(1)  # so that whoever runs jobs submits this one again
     say(f"next: paredown report {found.path}")
     say(f"      paredown pick {found.path} --max-drop 1")
 
@@ -138,7 +140,9 @@ def _say_forecast(config: Config, data: TaskData) -> None:
 
     for warning in data.warnings:
         say(f"warning: {warning}")
-    if not (Path(config.run.dir) / "run.json").exists():
+    from search.place import folder_of
+
+    if not (folder_of(config.run.dir) / "run.json").exists():
         say_rows(forecast(config).rows())
 
 

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from spaces.plan import Plan
     from spaces.signature import Signature
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
+
+def _readable(place: str) -> Path:
+    from search.place import readable_folder
+
+    return readable_folder(place)
+
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder or URL of a search.", parser=_readable)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 REFRESH_S = 2.0
@@ -100,7 +107,7 @@ def _status_text(found: Status) -> Group:
 
 
 def show(
-    target: Annotated[Path, typer.Argument(metavar="RUN or PLAN.json")],
+    target: Annotated[Path, typer.Argument(metavar="RUN or PLAN.json", parser=_readable)],
     trial: Annotated[str | None, typer.Option("--trial", metavar="ID", help="Which trial of the run.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -78,6 +78,7 @@ Flag = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=(True, Fa
 Schedule = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=SCHEDULES)), _domain_text]
 Unfreezing = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=UNFREEZING)), _domain_text]
 LayerMap = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=LAYER_MAPS)), _domain_text]
+Tracker: TypeAlias = Literal["wandb", "mlflow", "tensorboard"]
 MaskScores = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=MASK_SCORES)), _domain_text]
 Kind: TypeAlias = Literal["qkv", "attn_out", "ffn_in", "ffn_out", "embedding", "pooler"]
 Names: TypeAlias = Annotated[tuple[str, ...], Field(strict=False)]

@@ -20,6 +20,7 @@ from search.config.models import (
     Space,
     Task,
     Teacher,
+    Tracker,
 )
 from spaces.plain_yaml import dump_yaml
 
@@ -40,7 +41,7 @@ class Config(Section):
     final: Final = Final()
     latency: Latency = Latency()
     resources: Resources = Resources()
-    track: tuple[str, ...] = Field(default=(), strict=False)
+    track: tuple[Tracker, ...] = Field(default=(), strict=False)
     run: Run = Run()
 
     def resolved(self) -> dict[str, Any]:
