@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping
 from functools import cached_property
@@ -250,7 +249,7 @@ class Run:
         return f"Run({str(self.path)!r}, {self.state.lower()}, {words.count(len(self.trials), 'trial')})"
 
     def _repr_html_(self) -> str:
-        """The front as a table, for notebooks."""
-        columns = ["trial", self.metric.name, *(o.name for o in self.costs)]
-        table = self.front().reindex(columns=columns).to_html(index=False, border=0, float_format=words.number)
-        return f"<p>{html.escape(repr(self))}</p>{table}"
+        """What stands where, and the front as a table, for notebooks."""
+        from analysis.tables import run_html
+
+        return run_html(self)

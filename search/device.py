@@ -19,5 +19,6 @@ def device_of(name: str = "auto") -> str:
     kind, _, number = name.partition(":")
     missing = (kind == "cuda" and int(number or 0) >= gpus) or (kind == "mps" and not torch.backends.mps.is_available())
     if missing:
-        raise UserError(f"latency.device: {name!r}, but {gpus or 'no'} GPU is seen here; allowed: auto, cpu")
+        allowed = "auto, cpu, or a GPU that `paredown doctor` lists"
+        raise UserError(f"latency.device: {name!r} is not seen here; allowed: {allowed}")
     return name

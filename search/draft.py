@@ -22,6 +22,10 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "tags": ("tags", "ner_tags", "pos_tags", "slots"),
 }
 """What columns are called elsewhere, likeliest first."""
+ANSWERING = ("question", "context", "answers")
+"""Columns of question answering, as in SQuAD."""
+INPUTS = ("text", "text_pair", "tokens", "question", "context")
+"""Columns that a model reads."""
 OTHERS = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 """What the files beside the training file are called."""
 LOOKED_AT = 2000
@@ -46,9 +50,12 @@ def look(teacher: str, train: Path) -> Draft:
     Raises UserError where the columns cannot be told, or the teacher is not there.
     """
     table = read_file(train)
-    architecture, head = _head_of(teacher)
-    columns = columns_of(table)
-    kind = kind_of(table, columns, architecture if head else "")
+    architecture = _architecture_of(teacher)
+    columns = columns_of(table, architecture)
+    kind = kind_of(table, columns, architecture)
+    if kind not in KINDS:
+        raise UserError(f"{train}: this looks like {kind}, which is not supported yet")
+    head = architecture.endswith(KINDS[kind].auto_class.removeprefix("AutoModelFor"))
     columns = {role: name for role, name in columns.items() if role in KINDS[kind].columns}
     files = {"train": str(train), **_others(train)}
     metric, said = _metric(table, kind, columns)
@@ -69,10 +76,15 @@ def look(teacher: str, train: Path) -> Draft:
     )
 
 
-def columns_of(table: Table) -> dict[str, str]:
-    """Return the column of every role: by its name where that is usual, else by what stands in it."""
+def columns_of(table: Table, architecture: str = "") -> dict[str, str]:
+    """Return the column of every role: by its name where that is usual, else by what stands in it.
+
+    Rows for a language model, as the ``architecture`` tells, need no label.
+    """
     found: dict[str, str] = {}
     lower = {name.lower(): name for name in reversed(list(table.columns))}
+    if set(ANSWERING) <= lower.keys():
+        return {role: lower[role] for role in ANSWERING}
     for role, names in NAMES.items():
         known = [lower[name] for name in names if name in lower and lower[name] not in found.values()]
         if known:
@@ -80,7 +92,7 @@ def columns_of(table: Table) -> dict[str, str]:
     if {"tokens", "tags"} <= found.keys():
         return {role: found[role] for role in ("tokens", "tags")}
     rest = [name for name in table.columns if name not in found.values()]
-    if "label" not in found:
+    if "label" not in found and not _language_kind(architecture):
         labels = [name for name in rest if _is_label(table.columns[name])]
         if not labels:
             raise _untold(table, "label")
@@ -99,8 +111,12 @@ def _untold(table: Table, role: str) -> UserError:
 
 def kind_of(table: Table, columns: Mapping[str, str], architecture: str = "") -> str:
     """Return the kind of task that the columns and a fine-tuned teacher's ``architecture`` tell."""
+    if "answers" in columns:
+        return "question-answering"
     if "tags" in columns or architecture.endswith("TokenClassification"):
         return "token-classification"
+    if "label" not in columns:
+        return _language_kind(architecture)
     values = [value for value in table.columns[columns["label"]] if value not in (None, "")]
     if any(isinstance(value, list) for value in values) or any("|" in str(value) for value in values):
         return "multi-label-classification"
@@ -108,6 +124,13 @@ def kind_of(table: Table, columns: Mapping[str, str], architecture: str = "") ->
     if len(numbers) == len(values) and any(not number.is_integer() for number in numbers):
         return "regression"
     return "text-pair-classification" if "text_pair" in columns else "text-classification"
+
+
+def _language_kind(architecture: str) -> str:
+    """Return the kind of task of a language model, or an empty word for other models."""
+    if architecture.endswith("MaskedLM"):
+        return "masked-lm"
+    return "causal-lm" if architecture.endswith(("CausalLM", "LMHeadModel")) else ""
 
 
 def _is_label(values: Sequence[Any]) -> bool:
@@ -137,8 +160,8 @@ def _others(train: Path) -> dict[str, str]:
     return found
 
 
-def _head_of(teacher: str) -> tuple[str, bool]:
-    """Return the teacher's class, and whether it has a head that was trained."""
+def _architecture_of(teacher: str) -> str:
+    """Return the name of the teacher's class."""
     from transformers import AutoConfig
 
     source = resolve(teacher)
@@ -146,8 +169,7 @@ def _head_of(teacher: str) -> tuple[str, bool]:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"--teacher {teacher}: cannot be loaded ({str(error).strip().splitlines()[0]})") from error
-    architecture = str((config.architectures or [type(config).__name__])[0])
-    return architecture, architecture.endswith("Classification")
+    return str((config.architectures or [type(config).__name__])[0])
 
 
 def _metric(table: Table, kind: str, columns: Mapping[str, str]) -> tuple[str, str]:
@@ -165,7 +187,7 @@ def _lengths(teacher: str, table: Table, columns: Mapping[str, str]) -> tuple[in
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(resolve(teacher), trust_remote_code=False)
-    inputs = [table.columns[columns[role]][:LOOKED_AT] for role in ("text", "text_pair", "tokens") if role in columns]
+    inputs = [table.columns[columns[role]][:LOOKED_AT] for role in INPUTS if role in columns]
     if "tokens" in columns:
         rows = [value.split() if isinstance(value, str) else list(value) for value in inputs[0]]
         ids = tokenizer(rows, is_split_into_words=True)["input_ids"]

@@ -29,6 +29,9 @@ FIRST, FRESH, POOL = 48, 10, 96
 COVERING = 4
 """The first trials are the allocator's, evenly over the sizes: with fewer a model knows nothing."""
 
+LOOKED_AT, LAYERS = 200, 5
+"""After twice as many trials so many of the newest count, and at most so many of the outermost layers of fronts."""
+
 FEWEST = 2
 """Ended trials without which nothing can be learnt."""
 
@@ -125,6 +128,8 @@ class Guide:
         return next((p for p in drawn if p.plan.hash not in tried), self._covering(number))
 
     def _best(self, ended: Sequence[Seen], running: Sequence[Seen], rng: np.random.Generator) -> Proposal:
+        taken = {s.plan.hash for s in (*ended, *running) if s.here}
+        ended = self._telling(ended)
         trials = [*ended, *running]
         tried = [self._known_of(s) for s in trials]
         rows, known = np.stack([c.features for c in tried]), tried[: len(ended)]
@@ -134,7 +139,6 @@ class Guide:
         expected, at = self.surrogate.mean(rows), costs.of([c.exact for c in tried])
         good = self._efficient(at[: len(ended)], expected)
         here = np.array([s.here for s in trials])
-        taken = {s.plan.hash for s in trials if s.here}
         self._refill([s for s, on in zip(ended, good, strict=True) if on], taken, rng)
         if not self.pool:
             return self._covering(len(tried))
@@ -143,6 +147,19 @@ class Guide:
         outcomes = self.surrogate.outcomes(np.stack([c.features for c in self.pool]))
         gains = stairs.gains(stairs.levels(at[here], expected[here]), pool_costs, outcomes, WEIGHTS)
         return self._take(gains)
+
+    def _telling(self, ended: Sequence[Seen]) -> Sequence[Seen]:
+        """Return the trials that are looked at: the newest, and the outermost layers of fronts of the others."""
+        if len(ended) <= 2 * LOOKED_AT:
+            return ended
+        older: list[Seen] = list(ended[:-LOOKED_AT])
+        kept: list[Seen] = []
+        for _ in range(LAYERS):
+            if older and len(kept) < LOOKED_AT:
+                layer = {id(s) for s in self._front(older)}
+                kept += [s for s in older if id(s) in layer]
+                older = [s for s in older if id(s) not in layer]
+        return [*kept[:LOOKED_AT], *ended[-LOOKED_AT:]]
 
     def _take(self, gains: Floats) -> Proposal:
         """Take the best candidate out of the pool, and let go of the worst and of those that waited long."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.checking import check_row
 from analysis.reading import NUMBERS
 from spaces.canonical import canonical_json
-from spaces.errors import UserError
+from spaces.errors import UserError, one_line
 from spaces.reading import parse_json
 
 if TYPE_CHECKING:
@@ -107,8 +107,12 @@ class RunStore:
         self._append("rungs.jsonl", row)
 
     def log(self, event: str, **details: Any) -> None:
-        """Append an event to ``log.jsonl``."""
-        self._append("log.jsonl", {"time": now(), "event": event, **details})
+        """Append an event to ``log.jsonl``, and to ``log.txt`` as a line for people."""
+        time_now = now()
+        self._append("log.jsonl", {"time": time_now, "event": event, **details})
+        said = ", ".join(f"{name} {value}" for name, value in details.items() if value not in (None, ""))
+        with (self.folder / "log.txt").open("a", encoding="utf-8") as stream:
+            stream.write(one_line(f"{time_now} {event}{': ' if said else ''}{said}") + "\n")
 
     def plan(self, plan: Plan) -> None:
         """Keep a plan under its hash."""

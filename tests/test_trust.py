@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,6 +103,20 @@ def test_the_scan_finds_what_it_looks_for(text: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
     (tmp_path / "x.py").write_text(text)
     assert len(list(_findings(tmp_path / "x.py"))) == 1
+
+
+def test_code_in_a_model_folder_is_not_run(tmp_path: Path) -> None:
+    from compressors.saving import load
+    from search.model_folder import tokenizer_of
+
+    folder = Path(shutil.copytree(ROOT / "tests" / "golden" / "model", tmp_path / "model"))
+    (folder / "modeling_paredown.py").write_text("raise SystemExit('code of the folder was run')")
+    (folder / "tokenizer.py").write_text("raise SystemExit('code of the folder was run')")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["auto_map"] = {"AutoTokenizer": ["tokenizer.Mine", None]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    model = load(folder)
+    assert len(tokenizer_of(folder, model)) == 45
 
 
 def test_templates_escape_everything_but_our_own_style_script_and_figures() -> None:

@@ -31,7 +31,10 @@ const rightParts = (plan) => {
 const folded = (title, content) => make("details", { class: "numbers" }, make("summary", {}, title), content);
 
 const pairs = (rows) =>
-  make("dl", { class: "pairs" }, ...rows.map(([name, said]) => make("div", {}, make("dt", {}, name), make("dd", {}, said))));
+  make("dl", { class: "pairs" }, ...rows.map(([name, said]) => make("div", {}, make("dt", {}, name), make("dd", {}, ...breakable(said)))));
+
+// `logits+hidden+attention` may go on in a new line behind a plus.
+const breakable = (said) => said.split(/(?<=\+)/).flatMap((part, at) => (at ? [make("wbr"), part] : [part]));
 
 // A strip is the index of its layout, then of each cell: blocks row by row, then wide rows.
 const unpack = ([layout, ...cells]) => {

@@ -19,6 +19,12 @@ const choose = (trial, { scroll = false } = {}) => {
 
 const drawAll = () => figures.forEach((_, name) => draw(name, chosen));
 
+// The front comes first; the pictures below it are drawn between whatever the reader does.
+const whenIdle = window.requestIdleCallback || ((call) => setTimeout(call, 30));
+const drawRest = ([name, ...rest]) => {
+  if (name) whenIdle(() => { draw(name, chosen); drawRest(rest); });
+};
+
 // The picture of the front takes the focus once; arrow keys go along the front, cheapest first.
 const frontKeys = (node) => {
   node.addEventListener("keydown", (event) => {
@@ -42,7 +48,8 @@ const drawFigures = async () => {
   }
   if (!ready) return;
   for (const [name, figure] of Object.entries(DATA.figures)) figures.set(name, figure);
-  drawAll();
+  draw("front", chosen);
+  drawRest([...figures.keys()].filter((name) => name !== "front"));
   const node = document.getElementById("figure-front");
   if (node && node.on) node.on("plotly_click", (event) => choose(event.points[0].customdata, { scroll: true }));
 };

@@ -8,8 +8,8 @@ from pathlib import Path
 from pprint import pformat
 from typing import Any, NamedTuple
 
-from search.hf_script.assemble import assemble, source_of
-from search.hf_script.sections import sections_of, starts_of
+from search.hf_script.follow import MODELING, text_of
+from search.hf_script.sections import code_of
 from search.kinds import KINDS
 from spaces.cost import cost, file_tensors
 from spaces.distillation import Distillation
@@ -19,8 +19,13 @@ from spaces.signature import Signature, read_signature
 
 __all__ = ["Script", "script_of"]
 
-MODELING = "compressors.modeling_paredown"
-
+TASKS = (
+    "text-classification",
+    "text-pair-classification",
+    "multi-label-classification",
+    "regression",
+    "token-classification",
+)
 USED = ("objective", "learning_rate", "temperature", "label_weight", "intermediate_weight", "layer_map")
 """Settings of the distillation that the script has; with any other one it trains in the plain way, and says so."""
 
@@ -59,7 +64,7 @@ def script_of(recipe: Recipe, name: str = "train_student.py") -> Script:
     if signature.hash != recipe.plan.student.signature:
         raise UserError(f"plan: made for a model of another shape than the teacher in {teacher}")
     left_out = _left_out(recipe.plan.distillation)
-    code = assemble(sections_of(recipe.plan.student))
+    code = code_of(recipe.plan.student)
     head = _HEAD.format(
         teacher=str(recipe.teacher.get("model") or teacher.name),
         file=name,
@@ -69,8 +74,8 @@ def script_of(recipe: Recipe, name: str = "train_student.py") -> Script:
         left_out="".join(f"\nLeft out of the search's training: {what}.\n" for what in left_out),
     )
     settings = "\n\n".join(f"{key} = {_literal(value)}" for key, value in _settings(recipe, signature, teacher).items())
-    modeling = f"MODELING = r'''{source_of(MODELING)}'''\n"
-    last = f'{modeling}{code.last}{starts_of(recipe.plan.student)}\nif __name__ == "__main__":\n    main()\n'
+    modeling = f"MODELING = r'''{text_of(MODELING)}'''\n"
+    last = f'{modeling}{code.last}\nif __name__ == "__main__":\n    main()\n'
     chosen = "STUDENT = MODEL_CONFIG['student']"
     text = "\n\n".join([head + code.imports, settings, chosen, "", code.body, "", last])
     return Script(text.rstrip() + "\n", left_out)
@@ -79,8 +84,8 @@ def script_of(recipe: Recipe, name: str = "train_student.py") -> Script:
 def _refuse(recipe: Recipe) -> None:
     if "hub" in (recipe.task.get("data") or {}):
         raise UserError("--as hf-script: the task's data come from the hub; allowed: files")
-    if recipe.task.get("kind") not in KINDS:
-        raise UserError(f"--as hf-script: task.kind is {recipe.task.get('kind')!r}; allowed: {', '.join(KINDS)}")
+    if recipe.task["kind"] not in TASKS:
+        raise UserError(f"--as hf-script: task.kind is {recipe.task['kind']!r}; allowed: {', '.join(TASKS)}")
     if recipe.teacher.get("trust_remote_code"):
         raise UserError("--as hf-script: the teacher needs code of its own, which a script cannot bring along")
 

@@ -41,6 +41,7 @@ def report(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(browser: Any, file: Path) -> Any:
     """A page with the report, which notes every script error, console error and request."""
     page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    page.set_default_timeout(120_000)  # a loaded machine draws slowly
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)

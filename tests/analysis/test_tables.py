@@ -17,6 +17,7 @@ from spaces.cost import module_bytes
 from spaces.groups import find_groups
 from spaces.lstm import Lstm
 from spaces.plan import Choice, Plan, Structure, Student
+from tests.analysis.hostile import put_markup
 
 MakeRun = Callable[..., Path]
 
@@ -195,3 +196,15 @@ def test_rungs_that_do_not_tell_the_order_are_warned_of(make_run: MakeRun) -> No
     level, text = said(Run(folder), "early order")
     assert (level, text[-5:]) == ("warning", "-1.00")
     assert "early order" not in levels(Run(make_run(trials=5)))
+
+
+def test_a_notebook_shows_a_run_with_its_states_teacher_and_front(run_folder: Path, make_run: MakeRun) -> None:
+    text = Run(run_folder)._repr_html_()
+    assert "<b>trec, finished</b>" in text
+    assert "trials: 36 complete, 4 stopped" in text
+    assert "teacher: accuracy 0.940, 0." in text
+    assert f"hypervolume: {Run(run_folder).hypervolume():.4f}" in text
+    assert all(trial in text for trial in Run(run_folder).front()["trial"].head(20))
+    assert "none yet" in Run(make_run(trials=0))._repr_html_()
+    hostile = Run(put_markup(make_run(trials=4)))
+    assert "<script" not in hostile._repr_html_()

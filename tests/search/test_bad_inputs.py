@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,4 +73,69 @@ def test_it_is_one_sentence_that_helps(
     assert [part for part in case.says if part not in sentence] == [], sentence
     assert code == case.code, err
     assert len(sentence) < 1500
+    assert err.isprintable() or set(err) - set(filter(str.isprintable, err)) == {"\n"}
     assert content(project.folder).items() >= before.items(), "something was lost"
+
+
+@pytest.mark.parametrize(("title", "case"), [CASES[0], CASES[17], CASES[-1]])
+def test_debug_shows_the_traceback_and_the_same_sentence(
+    title: str, case: Case, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case.change(project)
+    code, _, plain = run(case, capsys)
+    shown, _, err = run(case, capsys, "--debug")
+    assert (code, shown) == (2, 2)
+    assert "Traceback (most recent call last)" in err
+    assert err.endswith(plain)
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PAREDOWN_CACHE", str(project.folder / "train.csv" / "cache"))
+    code, _, err = run(Case("", lambda p: None, ("check", "config.yaml"), ()), capsys)
+    assert code == 2
+    assert "PAREDOWN_CACHE" in err
+    assert "(Not a directory); name another" in err
+
+
+def test_a_full_disk_is_a_sentence_and_nothing_is_written_over(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "run/report.html")
+
+    before = content(project.folder)
+    monkeypatch.setattr("analysis.report.render", full)
+    monkeypatch.setattr("search.cli.run_commands.say", full)
+    code, _, err = run(Case("", lambda p: None, ("report", "run"), ()), capsys)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "the disk is full (run/report.html); free some space and give the same command again" in err
+    assert content(project.folder) == before
+
+
+def test_the_page_of_errors_holds_what_was_said(regenerate: bool) -> None:
+    if len(SAID) < len(CASES):
+        pytest.skip("only some of the inputs were tried")
+    page = "".join(_page())
+    if regenerate:
+        PAGE.write_text(page, encoding="utf-8")
+    assert PAGE.read_text(encoding="utf-8") == page, "run this file again with --regenerate"
+
+
+def _page() -> Iterator[str]:
+    """Yield the parts of ``docs/errors.md``."""
+    yield "# What is said about bad input\n\n"
+    yield (
+        "Every mistake is refused before work starts: one sentence on standard error with the file, line or key, the\n"
+        "value, and what is allowed; exit code 2, or 1 where the input is right and nothing fits it. `--debug` shows\n"
+        f"the traceback. The tests try these {len(CASES)} inputs through the command line and write this page\n"
+        "(`make errors`); sentences of more than 400 characters are shortened here.\n"
+    )
+    for title, cases in TABLES.items():
+        yield f"\n## {title}\n\n| what is given | command | what it says |\n|---|---|---|\n"
+        for case in cases:
+            sentence = SAID[f"{title}/{case.what}"].removeprefix("error: ")
+            shown = sentence if len(sentence) <= 400 else f"{sentence[:160]} ... {sentence[-120:]}"
+            cells = (case.what, f"`{' '.join(case.command)}`", shown)
+            yield f"| {' | '.join(cell.replace('|', chr(92) + '|').replace('<', '&lt;') for cell in cells)} |\n"

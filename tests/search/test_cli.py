@@ -352,6 +352,8 @@ def test_export_writes_a_recipe_that_diff_reads(cli: Cli, run: Path, tmp_path: P
     code, out, _ = cli("diff", a, b)
     assert code == 0
     assert "rank=3" in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert next(line for line in out.splitlines() if "rank=3" in line).split()[0].endswith("query")
     assert json.loads(cli("diff", a, b, "--json")[1])
 
 
@@ -406,6 +408,29 @@ def test_train_and_evaluate_pass_on_what_was_asked(
     assert seen == [("a.yaml", True, ["final.num_train_epochs=1"])]
     (tmp_path / "config.json").write_text("{}")
     assert json.loads(cli("evaluate", tmp_path, "--json")[1]) == {"accuracy": 0.9, "n": None}
+
+
+def test_what_was_measured_of_a_model_stands_beside_its_teacher(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    latency = {"latency_ms": 5.0, "latency_ms_p10": 4.5, "latency_ms_p90": 6.0}
+    teacher = {"accuracy": 0.95, "accuracy_se": 0.01, "size_mb": 90.9}
+    values = {"accuracy": 0.9, "accuracy_se": 0.012, "split": "test", "rows": 1500, "params": 1234567, **latency}
+    found = {**values, "latency_ratio": 0.4, "teacher": teacher, "note": "the test data changed"}
+    fake(monkeypatch, "search.evaluate", evaluate_folder=lambda folder, data=None: dict(found))
+    lines = cli("evaluate", tmp_path)[1].splitlines()
+    assert lines[0].startswith("test: 1,500 rows")
+    assert lines[1].split() == ["student", "teacher"]
+    assert lines[2].split() == ["accuracy", "0.900", "±", "0.012", "0.950", "±", "0.010"]
+    assert "latency (ms)         5.00 (4.50 to 6.00)" in "\n".join(lines)
+    assert lines[-1] == "note: the test data changed"
+    converted = {"file": "m.onnx", "size_mb": 3.0, "max_difference": 1e-7, "latency_ratio": 0.5}
+    fake(monkeypatch, "search.convert", convert=lambda folder, to, int8: dict(converted))
+    _, out, _ = cli("convert", tmp_path)
+    assert out.splitlines()[2].split() == ["latency", "/", "torch's", "0.5"]
+    assert "wrote m.onnx" in out
+    assert json.loads(cli("convert", tmp_path, "--json")[1]) == converted
 
 
 def test_a_failure_is_one_sentence_and_its_traceback_is_in_a_file(

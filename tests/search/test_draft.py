@@ -68,6 +68,16 @@ def test_the_kind_is_told_by_labels_columns_and_teacher(
     assert kind_of(table(text=TEXTS, b=TEXTS, label=label), columns, architecture) == expected
 
 
+def test_rows_of_text_alone_are_for_language_models_and_answers_for_question_answering() -> None:
+    rows = table(text=TEXTS)
+    assert columns_of(rows, "BertForMaskedLM") == {"text": "text"}
+    assert kind_of(rows, {"text": "text"}, "BertForMaskedLM") == "masked-lm"
+    assert kind_of(rows, {"text": "text"}, "GPT2LMHeadModel") == "causal-lm"
+    squad = table(id=TEXTS, question=TEXTS, context=TEXTS, answers=[{}] * 20)
+    assert list(columns_of(squad)) == ["question", "context", "answers"]
+    assert kind_of(squad, columns_of(squad)) == "question-answering"
+
+
 def test_a_draft_becomes_a_config_that_loads_with_paths_from_its_own_folder(
     backbone: Path, task_data: dict[str, str], tmp_path: Path
 ) -> None:

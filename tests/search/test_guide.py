@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from search.features import Features
-from search.guide import Guide, Ways
+from search.guide import LOOKED_AT, Guide, Ways
 from search.improvement import Staircase
 from search.neighbours import plan_at
 from search.orders import Proposal, Seen
@@ -161,6 +161,17 @@ def test_a_suggestion_is_cheap_after_hundreds_of_trials() -> None:
     for number in range(301, 306):
         guide(number, seen)
     assert (time.thread_time() - began) / 5 < 0.25  # 0.05 on a quiet machine
+
+
+def test_of_many_trials_the_newest_and_the_fronts_are_looked_at() -> None:
+    guide = guide_of(space())
+    plan = plan_at(guide.space, {"budget": 0.5})
+    seen = [Seen(plan, {}, 0.5, 0.0, {"size_mb": 1.0 + n, "latency_ms": 1.0}) for n in range(5 * LOOKED_AT)]
+    good = Seen(plan, {}, 0.9, 0.0, {"size_mb": 1.0, "latency_ms": 0.5})
+    kept = guide._telling([*seen[:3], good, *seen[3:]])
+    assert kept[0] is good
+    assert LOOKED_AT < len(kept) <= 2 * LOOKED_AT
+    assert list(kept[-LOOKED_AT:]) == seen[-LOOKED_AT:]
 
 
 def test_features_tell_plans_apart_and_have_one_length() -> None:

@@ -148,3 +148,14 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"run.dir: .* cannot be written"):
         RunStore(tmp_path / "file" / "run", OBJECTIVES)
+
+
+def test_the_log_is_written_for_programs_and_for_people(store: RunStore) -> None:
+    store.log("ended", trial="t00003", state="FAIL", reason="OutOfMemoryError:\n\x1b[31m 12 GB")
+    store.log("started", restored=0)
+    events = [json.loads(line) for line in (store.folder / "log.jsonl").read_text().splitlines()]
+    lines = (store.folder / "log.txt").read_text().splitlines()
+    assert [event["event"] for event in events] == ["ended", "started"]
+    assert lines[0].endswith("ended: trial t00003, state FAIL, reason OutOfMemoryError: \\x1b[31m 12 GB")
+    assert lines[1].endswith("started: restored 0")
+    assert all(line.startswith(event["time"]) for line, event in zip(lines, events, strict=True))

@@ -255,9 +255,9 @@ def test_a_wrong_override_is_one_sentence(recipe_file: Path, override: str, word
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: 2024-99-99\n", "not YAML that can be read"),
-        ("a: &a [1, 2]\nb: *a\n", "recipe.yaml:2: not YAML that can be read"),
-        ("a: " + "[" * 3000 + "]" * 3000 + "\n", "not YAML that can be read"),
+        ("a: 2024-99-99\n", "no recipe: expected a mapping with the key plan"),
+        ("a: &a [1, 2]\na: *a\n", "recipe.yaml:2: the key 'a' is given twice"),
+        ("a: " + "[" * 3000 + "]" * 3000 + "\n", "recipe.yaml:1: too many or too deeply nested values"),
     ],
 )
 def test_yaml_that_no_recipe_holds_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:

@@ -59,7 +59,7 @@ KEYS = (
     key("task.data", {"train": "train.csv", "hub": "glue"}, "exclude each other"),
     key("task.data", {"train": "train.csv", "name": "sst2"}, "name goes with hub"),
     key("task.data.train", "a\0b.csv", "which is allowed nowhere"),
-    key("task.data.train", "x" * 5000, "too long"),
+    key("task.data.train", "x" * 5000, "no such file"),
     key("task.data.train", "~nobody-of-that-name/x.csv", "no such file"),
     key("teacher.model", "minilm", "a backbone without a task head"),
     key("teacher.model", "", "teacher.model"),

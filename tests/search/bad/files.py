@@ -85,7 +85,12 @@ TEACHERS = (
         CHECK,
         ("tokenizer", "54", "45"),
     ),
-    Case("a device that is not there", _nothing, ("measure", "model", "--device", "cuda"), ("cuda", "no GPU")),
+    Case(
+        "a device that is not there",
+        _nothing,
+        ("measure", "model", "--device", "cuda:99"),
+        ("'cuda:99' is not seen here", "allowed: auto, cpu"),
+    ),
 )
 
 RECIPES = (
@@ -105,7 +110,7 @@ RECIPES = (
         "a plan with an unknown method",
         sets("recipe.yaml", "plan.student.choices", {"classifier": {"method": "magic"}}),
         TRAIN,
-        ("'magic' is not known",),
+        ("method 'magic' has no layers; allowed: dense",),
     ),
     Case(
         "a plan for a matrix that is not there",
@@ -136,7 +141,7 @@ RECIPES = (
     ),
     Case(
         "a recipe whose data were changed",
-        sets("recipe.yaml", "task.hashes", {"train": "0" * 64}),
+        sets("recipe.yaml", "task.hashes.train", "0" * 64),
         TRAIN,
         ("train changed", "task.hashes={}"),
     ),
