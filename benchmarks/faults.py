@@ -189,7 +189,7 @@ class Campaign:
         workers = []
         for child in children:
             try:
-                if child.name().startswith("ray::ImplicitFunc"):
+                if child.name().startswith("ray::Implicit"):
                     workers.append(child)
             except psutil.Error:
                 continue
@@ -265,7 +265,8 @@ class Campaign:
             "lost": sum(last.get(trial) != row for trial, row in self.seen.items()),
             "missing": self.trials - len(names),
             "duplicated": sum(n > 1 for n in names.values()) + sum(n > 1 for n in Counter(ended).values()),
-            "zombies": sum(state == "RUNNING" for state in study.values()) + len(names.keys() - study.keys()),
+            "zombies": sum(state == "RUNNING" for state in study.values()),
+            "untold": len(names.keys() - study.keys()),
             "unreadable": unreadable,
             "refusals": self.refusals,
             "seconds": round(seconds, 1),
@@ -343,7 +344,7 @@ KINDS = {
     "truncated": "file cut short",
     "garbage": "file overwritten in part",
 }
-BAD = ("lost", "missing", "duplicated", "zombies", "unreadable")
+BAD = ("lost", "missing", "duplicated", "zombies", "untold", "unreadable")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -353,7 +354,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         for kind, count in row["injected"].items():
             counts[next(name for start, name in KINDS.items() if kind.startswith(start))] += count
     lines = ["| fault | injected |", "|---|---|", *(f"| {name} | {counts[name]} |" for name in KINDS.values())]
-    bad = ", ".join(f"{name} {sum(row[name] for row in rows)}" for name in BAD)
+    bad = ", ".join(f"{name} {sum(row.get(name, 0) for row in rows)}" for name in BAD)
     states = sum((Counter(row["states"]) for row in rows), Counter[str]())
     starts = sum(row["starts"] for row in rows)
     ended = f"{sum(row['finished'] for row in rows)} of {len(rows)} runs finished in {starts} starts"

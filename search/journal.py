@@ -54,6 +54,7 @@ class Journal:
             os.replace(file, keep_aside(file))
             self.study = _open(file, objectives)
         self.storage = self.study._storage
+        self._count = len(self.study.get_trials(deepcopy=False))
         if not self.study.metric_names:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -78,7 +79,8 @@ class Journal:
                 state=TrialState.RUNNING, params=dict(params), distributions=dict(distributions), user_attrs=attrs
             )
         )
-        return len(self.study.get_trials(deepcopy=False)) - 1
+        self._count += 1
+        return self._count - 1
 
     def end(
         self,
@@ -94,7 +96,7 @@ class Journal:
         ``above`` says by how much each constraint is broken (at or below 0 it is met); of ``shown``, the trial's row,
         what is in ``SHOWN`` becomes user attributes.
         """
-        frozen = self.study.get_trials(deepcopy=False)[number]
+        frozen = self._trial(number)
         if frozen.state.is_finished():
             return
         live = optuna.Trial(self.study, frozen._trial_id)
@@ -108,9 +110,15 @@ class Journal:
                 live.set_user_attr(name, value)
         self.study.tell(number, values, state=state)
 
+    def _trial(self, number: int) -> FrozenTrial:
+        """Return one trial without a look at all of them."""
+        return self.storage.get_trial(
+            self.storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+        )
+
     def note(self, number: int, key: str, value: Any) -> None:
         """Keep a plain value with a trial that has not ended."""
-        trial = self.study.get_trials(deepcopy=False)[number]
+        trial = self._trial(number)
         if not trial.state.is_finished():
             optuna.Trial(self.study, trial._trial_id).set_user_attr(key, value)
 

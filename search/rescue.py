@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 
@@ -13,6 +13,9 @@ from spaces.errors import UserError
 from spaces.plan import Plan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from optuna.study import StudyDirection
     from optuna.trial import FrozenTrial
 
     from search.journal import Journal
@@ -20,11 +23,14 @@ if TYPE_CHECKING:
     from spaces.lstm_space import LstmSpace
     from spaces.space import Space
 
+    AnySpace = Space | LstmSpace
+    Directions = Sequence[StudyDirection]
+
 ALONE = "alone"
 """The attribute of a journalled trial that found too little memory beside others; its value is what it said."""
 
 
-def rescued_trials(store: RunStore, journal: Journal, space: Space | LstmSpace, seed: int) -> dict[str, FrozenTrial]:
+def rescued_trials(store: RunStore, journal: Journal, space: AnySpace, seed: int) -> dict[str, FrozenTrial]:
     """Return the journalled trials by our id, after mending what was lost of the journal or of the plans."""
     known = journal.trials()
     missing = {trial: plan for trial, plan in _launched(store).items() if trial not in known}
@@ -37,22 +43,42 @@ def rescued_trials(store: RunStore, journal: Journal, space: Space | LstmSpace, 
     return trials
 
 
-def _journal_again(
-    store: RunStore, journal: Journal, space: Space | LstmSpace, seed: int, missing: Mapping[str, str]
-) -> None:
+def _journal_again(store: RunStore, journal: Journal, space: AnySpace, seed: int, missing: Mapping[str, str]) -> None:
     """Put trials that ended or ran, given with their plans' hashes, into the journal that has lost them."""
-    study = optuna.create_study(directions=journal.study.directions)
-    seeds = {row["trial"]: int(row["seed"]) for row in store.rows}
+    directions = journal.study.directions
+    rows = {row["trial"]: row for row in store.rows}
     for trial, name in sorted(missing.items()):
-        try:
-            plan = Plan.read(store.folder / "plans" / f"{name}.json")
-        except UserError:
+        row = rows.get(trial)
+        plan = _plan(store, space, directions, name, row)
+        if plan is None:
             continue
-        study.enqueue_trial(space.encode(plan), user_attrs={"plan": plan.as_dict()})
-        sampled = study.ask()
-        space.suggest(sampled)
-        journal.start(trial, plan, seeds.get(trial, seed), sampled.params, sampled.distributions)
+        sampled, plan = _sampled(space, directions, space.encode(plan), plan)
+        journal.start(trial, plan, seed if row is None else int(row["seed"]), sampled.params, sampled.distributions)
         store.log("rescued", trial=trial, file="study.log")
+
+
+def _plan(
+    store: RunStore, space: AnySpace, directions: Directions, name: str, row: Mapping[str, Any] | None
+) -> Plan | None:
+    """Return the plan of a hash from its file, else from the coordinates in its trial's row; None when both fail."""
+    try:
+        plan = Plan.read(store.folder / "plans" / f"{name}.json")
+    except UserError:
+        if row is None:
+            return None
+        told = {key[2:]: value for key, value in row.items() if key.startswith("p.") and value is not None}
+        plan = _sampled(space, directions, told)[1]
+    return plan if plan.hash == name else None
+
+
+def _sampled(
+    space: AnySpace, directions: Directions, coordinates: Mapping[str, Any], plan: Plan | None = None
+) -> tuple[optuna.Trial, Plan]:
+    """Return a trial with these coordinates, and the ``plan`` attached to them or else decoded from them."""
+    study = optuna.create_study(directions=directions)
+    study.enqueue_trial(dict(coordinates), user_attrs={"plan": plan.as_dict()} if plan is not None else None)
+    sampled = study.ask()
+    return sampled, space.suggest(sampled)
 
 
 def _launched(store: RunStore) -> dict[str, str]:

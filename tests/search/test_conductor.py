@@ -494,3 +494,16 @@ def test_the_end_of_the_journal_may_be_lost(build: Build) -> None:
     run(again)
     assert {state for state, _ in journalled(again).values()} == {"COMPLETE"}
     assert set(journalled(again)) == {f"t{n:05d}" for n in range(6)}
+
+
+def test_a_plan_that_is_lost_twice_comes_back_from_its_rows_coordinates(build: Build) -> None:
+    first = run(build(4))
+    plans = {row["trial"]: row["plan"] for row in lines(first)}
+    (first.store.folder / "study.log").unlink()
+    for file in (first.store.folder / "plans").iterdir():
+        file.write_bytes(b"damaged")
+    again = build(4)
+    assert again.restore().sentence() == "restored 4, requeued 0, failed 0"
+    assert {trial: frozen.user_attrs["plan_hash"] for trial, frozen in again.journal.trials().items()} == plans
+    for name in plans.values():
+        assert Plan.read(again.store.folder / "plans" / f"{name}.json").hash == name
