@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.journal import Journal
 from search.orders import Order, Proposal, Propose, Restored, Running, Seen
+from search.rescue import ALONE, rescued_trials
 from search.stopper import FrontStopper
 from search.store import RunStore
 from search.trial import STATE_FILE, RungReport
@@ -66,6 +67,7 @@ class Conductor:
         for trial in self.known:
             self.study.add_trial(trial)
         self._queue: list[tuple[str, int, FrozenTrial]] = []
+        self._alone: list[tuple[str, int, FrozenTrial]] = []
         self._numbers = 0
         self._known: set[str] = set()
         self._seen: dict[str, Seen] = {}
@@ -81,30 +83,32 @@ class Conductor:
     @property
     def done(self) -> bool:
         """Whether every trial has ended."""
-        return len(self.store.rows) >= self.trials and not self.running and not self._queue
+        waiting = self._queue or self._alone
+        return len(self.store.rows) >= self.trials and not self.running and not waiting
 
     @property
     def full(self) -> bool:
         """Whether no further trial may be launched: enough ended and run."""
-        return not self._queue and len(self.store.rows) + len(self.running) >= self.trials
+        begun = len(self.store.rows) + len(self.running) + len(self._alone)
+        return not self._queue and begun >= self.trials
 
     def keep_front(self) -> None:
         """Delete the checkpoints of trials that ended off the front; those that wait to go on keep theirs."""
-        front = self.store.front()
-        waiting = [trial for trial, _, _ in self._queue]
-        self.store.drop_checkpoints([*waiting, *(front["trial"] if len(front) else [])])
+        waiting = [trial for trial, _, _ in (*self._queue, *self._alone)]
+        self.store.drop_checkpoints([*waiting, *self.store.front_trials()])
 
     def restore(self) -> Restored:
         """Bring study, journal and queue to where the run folder stands: ended rows are told, the rest is queued."""
         rows = {row["trial"]: row for row in self.store.restore()}
-        journalled = self.journal.trials()
+        journalled = rescued_trials(self.store, self.journal, self.space, self.seed)
         for trial, row in rows.items():
             self._known.add(row["plan"])
             if trial in journalled:
                 self._replay(journalled[trial], row)
         for trial, frozen in journalled.items():
             if trial not in rows and frozen.state != TrialState.FAIL:  # it ran, or its row was lost; refused ones fail
-                self._queue.append((trial, int(trial[1:]), frozen))
+                waiting = self._alone if ALONE in frozen.user_attrs else self._queue
+                waiting.append((trial, int(trial[1:]), frozen))
                 self._known.add(frozen.user_attrs["plan_hash"])
         names = [*rows, *journalled]
         self._numbers = max((int(name[1:]) + 1 for name in names), default=0)
@@ -114,14 +118,16 @@ class Conductor:
                 frozen = journalled[trial]
                 self._see_end(row, Plan.from_dict(frozen.user_attrs["plan"]), frozen.params)
         failed = sum(row["state"] == "FAIL" for row in rows.values())
-        return Restored(len(rows), len(self._queue), failed)
+        return Restored(len(rows), len(self._queue) + len(self._alone), failed)
 
     def next(self) -> Order | None:
         """Return the next trial to launch, journalled already; None when enough have been launched."""
+        if any(running.order.alone for running in self.running.values()):
+            return None
         if self._queue:
             return self._launch_again(*self._queue.pop(0))
         if self.full:
-            return None
+            return self._launch_again(*self._alone.pop(0)) if self._alone and not self.running else None
         if self._refused_in_a_row >= MAX_REFUSED:  # not said by refuse(): Ray swallows what is raised there
             raise self._hopeless()
         sampled, plan = self._fresh_plan()
@@ -178,6 +184,23 @@ class Conductor:
         """Record a trial that failed; its last rung stays in ``rungs.jsonl``."""
         self._end(self.running[trial], "FAIL", {}, reason, None)
 
+    def out_of_memory(self, trial: str, reason: str) -> None:
+        """Put off a trial that found too little memory until nothing else runs; then it fails if it does so again."""
+        running = self.running[trial]
+        if running.order.alone:
+            self.fail(trial, f"{reason} (also with nothing else running)")
+            return
+        self.leave(trial)
+        self.journal.note(running.journal_number, ALONE, reason)
+        frozen = self.journal.trials()[trial]
+        self._alone.append((trial, running.order.number, frozen))
+        self.store.log("put off", trial=trial, reason=reason)
+
+    def leave(self, trial: str) -> None:
+        """Let go of a trial that has not ended: it stays journalled, and the next start goes on with it."""
+        running = self.running.pop(trial)
+        self.study.tell(running.sampled, state=TrialState.FAIL)
+
     def refuse(self, trial: str, reason: str) -> None:
         """Take back a trial that broke a constraint before it trained: logged and counted, no row."""
         running = self.running.pop(trial)
@@ -186,7 +209,7 @@ class Conductor:
         self.journal.end(running.journal_number, TrialState.FAIL, None)
         self.store.forget(trial)
         self._refused_in_a_row += 1
-        self._count_refusal(running.order.plan, reason)
+        self._count_refusal(running.order.plan, reason, trial=trial)
 
     def _fresh_plan(self) -> tuple[optuna.Trial, Plan]:
         """Ask for a plan until one meets the constraints that can be known and was not tried before."""
@@ -239,10 +262,10 @@ class Conductor:
                 return f"{name} would be {known[name]:.4g}, above {limit:g}"
         return None
 
-    def _count_refusal(self, plan: Plan, reason: str) -> None:
+    def _count_refusal(self, plan: Plan, reason: str, **details: str) -> None:
         self.refused += 1
         self._last_refusal = reason
-        self.store.log("refused", plan=plan.hash, reason=reason)
+        self.store.log("refused", plan=plan.hash, reason=reason, **details)
 
     def _launch_again(self, trial: str, number: int, frozen: FrozenTrial) -> Order:
         plan = Plan.from_dict(frozen.user_attrs["plan"])
@@ -251,7 +274,8 @@ class Conductor:
         self.space.suggest(sampled)
         folder = self.store.folder / "checkpoints" / trial
         start = folder if (folder / STATE_FILE).exists() else None
-        order = Order(trial, number, plan, int(frozen.user_attrs["seed"]), start)
+        alone = ALONE in frozen.user_attrs
+        order = Order(trial, number, plan, int(frozen.user_attrs["seed"]), start, alone)
         self._note(Running(order, sampled, frozen.number))
         return order
 
@@ -277,7 +301,8 @@ class Conductor:
         self._see_end(row, running.order.plan, running.sampled.params)
         told = list(values) if values is not None and state == "COMPLETE" else None
         self.study.tell(running.sampled, told, state=STATES[state])
-        self.journal.end(running.journal_number, STATES[state], told)
+        above = self._violations(columns) if state != "FAIL" else None
+        self.journal.end(running.journal_number, STATES[state], told, above=above, shown=row)
         self.store.log("ended", trial=running.order.trial, state=state, reason=reason)
         self.store.tables()
 
@@ -322,7 +347,8 @@ class Conductor:
         state = STATES[row["state"]]
         values = [float(row[o.name]) for o in self.objectives] if state == TrialState.COMPLETE else None
         if not frozen.state.is_finished():
-            self.journal.end(frozen.number, state, values)
+            above = self._violations(row) if state != TrialState.FAIL else None
+            self.journal.end(frozen.number, state, values, above=above, shown=row)
         self.study.add_trial(
             create_trial(
                 state=state,

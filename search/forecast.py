@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.config import Config
 from search.data import TaskData, load_data
-from search.finish import UNIFORM_BUDGETS
+from search.finish import PRESET_SHARES, UNIFORM_BUDGETS
 from search.limits import check_limits
 from search.quiet import quiet
 from search.tasks import TaskSpec
@@ -46,6 +46,7 @@ class Forecast:
     largest_mb: float
     constraints: dict[str, str]
     trials: int
+    baselines: int
     trial_s: float
     concurrent: int
     teacher_s: float
@@ -55,7 +56,7 @@ class Forecast:
     @property
     def total_s(self) -> float:
         """Seconds of the whole search, baselines included, if no trial is stopped early."""
-        rounds = -(-(self.trials + len(UNIFORM_BUDGETS)) // self.concurrent)
+        rounds = -(-(self.trials + self.baselines) // self.concurrent)
         return STARTING_S + self.teacher_s + rounds * self.trial_s
 
     def as_dict(self) -> dict[str, Any]:
@@ -120,6 +121,7 @@ def forecast(config: Config) -> Forecast:
         largest_mb=largest.size_mb,
         constraints=_verdicts(config),
         trials=config.search.trials,
+        baselines=len(UNIFORM_BUDGETS) + len(PRESET_SHARES) * len(config.baselines.presets),
         trial_s=pace.trial_s,
         concurrent=concurrent,
         teacher_s=pace.teacher_s,

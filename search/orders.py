@@ -43,13 +43,17 @@ Propose = Callable[[int, Sequence[Seen]], Proposal | None]
 
 @dataclass(frozen=True)
 class Order:
-    """A trial to run: ``start`` is the checkpoint folder of an earlier attempt, where there is one."""
+    """A trial to run: ``start`` is the checkpoint folder of an earlier attempt, where there is one.
+
+    ``alone`` says that nothing else runs meanwhile: it found too little memory beside others.
+    """
 
     trial: str
     number: int
     plan: Plan
     seed: int
     start: Path | None = None
+    alone: bool = False
 
 
 @dataclass

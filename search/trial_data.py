@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
+
+from spaces.sharing import making
 
 if TYPE_CHECKING:
     from compressors.distill.batches import Encoded
@@ -79,21 +83,25 @@ class TrialData:
         ``layers`` are the student's blocks.
         """
         from compressors.distill.objective import needed_for
-        from compressors.distill.targets import prepare_targets
 
         rows = self.distilled(settings)
         names = needed_for(settings, layers, self.teacher.signature.layers, rows.level)
         if not names:
             return None
-        # what the teacher says of a mixture cannot be known before it is drawn
-        folder = None if settings.mixup else self.teacher.cache / "targets" / self.teacher.hash / rows.hash
+        return self._outputs(rows, names, known=not settings.mixup)
+
+    def _outputs(self, rows: Encoded, names: Iterable[str], *, known: bool = True) -> Targets:
+        """Return outputs from the cache; what the teacher says of a mixture is not ``known`` before it is drawn."""
+        from compressors.distill.targets import prepare_targets
+
+        folder = self.teacher.cache / "targets" / self.teacher.hash / rows.hash
         return prepare_targets(
             rows,
             names,
-            folder,
+            folder if known else None,
             teacher=lambda: self.teacher.model,
             signature=self.teacher.signature,
-            budget_bytes=0 if settings.mixup else TARGET_BYTES,
+            budget_bytes=TARGET_BYTES if known else 0,
         )
 
     @cached_property
@@ -105,11 +113,32 @@ class TrialData:
         if rows.level == "token":
             return predict(self.teacher.model, rows)
         file = self.teacher.cache / "logits" / f"{self.teacher.hash}-{rows.hash}.npy"
-        if file.exists():
-            return np.load(file, allow_pickle=False)
-        logits = predict(self.teacher.model, rows)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.stem}.{uuid4().hex}.npy")
-        np.save(partial, logits, allow_pickle=False)
-        partial.replace(file)
-        return logits
+        with nullcontext() if file.exists() else making(file):
+            with suppress(OSError, ValueError, EOFError):  # not there, or damaged
+                return np.load(file, allow_pickle=False)
+            logits = predict(self.teacher.model, rows)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_name(f".{file.stem}.{uuid4().hex}.npy")
+            np.save(partial, logits, allow_pickle=False)
+            partial.replace(file)
+            return logits
+
+    def teach(self, settings: Sequence[Distillation], blocks: Iterable[int]) -> None:
+        """Compute what the teacher shows for all ``settings`` and students of ``blocks`` blocks, in one pass.
+
+        What does not fit the budget is left to the steps.
+        """
+        from compressors.distill.objective import needed_for
+
+        depth = self.teacher.signature.layers
+        counts = list(blocks)
+        rows: dict[str, Encoded] = {}
+        wanted: dict[str, list[str]] = {}
+        for each in settings:
+            distilled = self.distilled(each)
+            rows[distilled.hash] = distilled
+            for count in counts:
+                wanted.setdefault(distilled.hash, []).extend(needed_for(each, count, depth, distilled.level))
+        for key, names in wanted.items():
+            if names:
+                self._outputs(rows[key], names)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from search.config import Config
+    from spaces.curves import Curves
     from spaces.lstm_space import LstmSpace
+    from spaces.signature import Signature
     from spaces.space import Space
 
 FILE = "warm_start.json"
@@ -137,19 +139,29 @@ def _given_plan(source: str, space: Space | LstmSpace) -> list[Plan]:
 
 def _of_preset(source: str, config: Config, space: Space | LstmSpace) -> list[Plan]:
     """Return the allocator's plans of a preset's own space that fit here."""
+    from spaces.space import Space as MatrixSpace
+
+    curves = space.curves if isinstance(space, MatrixSpace) else _flat(space)
+    plans = preset_plans(source.removeprefix(WARM_PRESET), config, space.signature, curves, PRESET_SHARES)
+    return _fitting(plans, space, source)
+
+
+def preset_plans(
+    name: str, config: Config, signature: Signature, curves: Curves, shares: Sequence[float]
+) -> list[Plan]:
+    """Return the allocator's plans of a preset's own space at ``shares`` of the way from its least to its most bytes.
+
+    All else is as in ``config``. Raises UserError where the space cannot be, such as under a limit on the size.
+    """
     from search.config import config_from
     from search.neighbours import plan_at
     from search.sampling import allocated
     from search.workspace import make_space
-    from spaces.space import Space as MatrixSpace
 
-    name = source.removeprefix(WARM_PRESET)
     raw = config.resolved() | {"space": {"preset": name}}
     raw["search"] = raw["search"] | {"warm_start": None}
-    curves = space.curves if isinstance(space, MatrixSpace) else _flat(space)
-    theirs = make_space(config_from(raw), space.signature, curves)
-    plans = [plan_at(theirs, allocated(theirs, share)) for share in PRESET_SHARES]
-    return _fitting(plans, space, source)
+    theirs = make_space(config_from(raw), signature, curves)
+    return [plan_at(theirs, allocated(theirs, share)) for share in shares]
 
 
 def _flat(space: LstmSpace) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 
 from search.config.models import LstmStudent, Space
 from search.config.problems import Problem, unknown_word
-from search.config.yaml_file import read_yaml
 from search.kinds import KINDS
+from spaces.plain_yaml import read_yaml
 
 _PATHS = (
     ("task", "data", "train"),
@@ -36,7 +37,7 @@ def merge_preset(raw: dict[str, Any]) -> Problem | None:
         return None
     name = space.setdefault("preset", "default")
     presets = preset_files()
-    if name not in presets:
+    if not isinstance(name, str) or name not in presets:
         return Problem(("space", "preset"), unknown_word(name, sorted(presets)))
     for key, value in _preset_keys(presets[name]).items():
         if key not in space:
@@ -71,7 +72,8 @@ def fill_defaults(raw: dict[str, Any], run_name: str) -> None:
         columns = task.setdefault("columns", {})
         if isinstance(columns, dict):
             for name in kind.required:
-                columns.setdefault(name, name)
+                if columns.get(name) is None:
+                    columns[name] = name
         raw.setdefault("objectives", [task["metric"], "size_mb", "latency_ms"])
     space = raw.get("space")
     if isinstance(space, dict) and isinstance(space.get("student"), dict | LstmStudent):
@@ -103,12 +105,15 @@ def _sources(given: str | list[Any] | tuple[Any, ...], base: Path) -> Any:
 
 
 def _absolute(text: str, base: Path) -> Path:
-    path = Path(text).expanduser()
-    return path if path.is_absolute() else (base / path).resolve()
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:  # the home of a user who does not exist: a file of that name, which is then missing
+        path = Path(text)
+    return path if path.is_absolute() else (base / path).absolute()
 
 
 def _is_path(text: str, base: Path) -> bool:
-    return text.startswith((".", "/", "~")) or (base / text).is_dir()
+    return text.startswith((".", "/", "~")) or os.path.isdir(base / text)  # False also for a name that is too long
 
 
 def _change(raw: dict[str, Any], key: tuple[str, ...], change: Callable[[str], str]) -> None:

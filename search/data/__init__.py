@@ -14,6 +14,7 @@ from search.data.splits import overlaps, split_validation
 from search.data.types import Labels, Split, TaskData
 from search.kinds import KINDS, Kind
 from spaces.errors import UserError
+from spaces.reading import read_text
 
 __all__ = ["Labels", "Split", "TaskData", "data_from", "load_data", "load_split", "save_memory"]
 
@@ -110,10 +111,5 @@ def _read_transfer(path: str, task: Task) -> Table:
         return read_file(file)
     if task.columns.text_pair is not None:
         raise UserError(f"{file}: a txt file has no pairs; give task.transfer as csv, tsv, jsonl or parquet")
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: byte {error.start} is not UTF-8 text; save the file as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+    lines = read_text(file).split("\n")
     return Table(str(file), {str(_input_column(task)): [line.strip() for line in lines if line.strip()]})

@@ -38,6 +38,8 @@ def read_rows(table: Table, kind: Kind, columns: Columns, *, labelled: bool = Tr
     texts = {role: [_text(value) for value in values] for role, values in found.items()}
     targets = _targets(table, kind, str(columns.label)) if labelled else None
     empty = sum(not text.strip() for text in texts["text"])
+    if empty == len(table):
+        raise UserError(f"{table.name}: no row has a text in column {columns.text!r}")
     return Rows(table.name, texts["text"], texts.get("text_pair"), None, targets, empty)
 
 
