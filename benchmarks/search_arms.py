@@ -13,10 +13,10 @@ from optuna.trial import TrialState
 from search_replay import World
 from search_space import ExplicitSpace
 
-from search.guide import Guide, Ways
-from search.neighbours import neighbouring, proposal_at
 from search.orders import Seen
-from search.sampling import allocated, van_der_corput
+from search.proposing.guide import Guide, Ways
+from search.proposing.neighbours import neighbouring, proposal_at
+from search.proposing.sampling import allocated, van_der_corput
 from search.stopper import FrontStopper
 from spaces.objectives import objective
 from spaces.plan import Plan

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from search.features import Features
-from search.surrogate import Warp
+from search.proposing.features import Features
+from search.proposing.surrogate import Warp
 from spaces.cost import cost
 from spaces.curves import Curves
 from spaces.plan import Plan
@@ -53,8 +53,8 @@ class World:
     """What trials would show, by a model of the table.
 
     The final metric is the mean of a Gaussian process and of extremely randomised trees over the features of a plan,
-    on the warped axis of ``search.surrogate``; both see validation and test rows together, which is less noisy than
-    what a search sees. Rungs are the final metric less what trees say is still to be gained. A search sees
+    on the warped axis of ``search.proposing.surrogate``; both see validation and test rows together, which is less
+    noisy than what a search sees. Rungs are the final metric less what trees say is still to be gained. A search sees
     validation rows: the binomial error of their number is added, the same at all rungs of a trial, since they are the
     same rows. What the model cannot explain of the table counts as the plan's luck and is not added.
     """

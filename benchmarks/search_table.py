@@ -45,8 +45,8 @@ def plan_of_row(space: Space, index: int) -> tuple[str, Plan]:
     """Return the source and the plan of the table's row ``index``: the same whenever it is asked for."""
     import optuna
 
-    from search.neighbours import neighbour, plan_at
-    from search.sampling import allocated, van_der_corput
+    from search.proposing.neighbours import neighbour, plan_at
+    from search.proposing.sampling import allocated, van_der_corput
     from spaces.plan import Plan
     from spaces.settings import ask_distillation
 

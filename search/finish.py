@@ -33,7 +33,7 @@ def uniform_baseline(work: WorkSpec, share: float) -> dict[str, Any]:
 
 
 def _uniform_row(work: WorkSpec, share: float) -> dict[str, Any]:
-    from search.sampling import PROPOSED_OBJECTIVES, nearest_distillation
+    from search.proposing.sampling import PROPOSED_OBJECTIVES, nearest_distillation
     from search.workspace import matrix_space
     from spaces.plan import Plan
 
@@ -57,7 +57,7 @@ def preset_baseline(work: WorkSpec, name: str, share: float) -> dict[str, Any]:
 
     What cannot be trained here has the key ``failed``, as with ``uniform_baseline``.
     """
-    from search.warm import preset_plans
+    from search.proposing.warm import preset_plans
 
     called = f"{name}-{share:.2f}"
     try:

@@ -11,10 +11,10 @@ from search.config import Config
 from search.data import TaskData, load_data
 from search.finish import PRESET_SHARES, UNIFORM_BUDGETS
 from search.limits import check_limits
+from search.proposing.warm import check_sources
 from search.quiet import quiet
 from search.tasks import TaskSpec
 from search.teacher import label_order
-from search.warm import check_sources
 from spaces.cost import Cost, cost, teacher_cost
 from spaces.curves import Curves
 from spaces.groups import find_groups, free_groups
