@@ -9,7 +9,7 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.search.test_neighbours import lstm_space, small_space
+from tests.search.proposing.test_neighbours import lstm_space, small_space
 
 from search.proposing.moves import crossed, resized, spread, swapped
 from search.proposing.neighbours import proposal_at

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 import pytest
 import yaml
-from tests.search.test_guide import SIGNATURE, WHOLE, guide_of, outcome, space
+from tests.search.proposing.test_guide import SIGNATURE, WHOLE, guide_of, outcome, space
 
 from search.conductor import Conductor
 from search.config import Config, config_from
