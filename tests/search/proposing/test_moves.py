@@ -9,12 +9,12 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.search.proposing.test_neighbours import lstm_space, small_space
 
 from search.proposing.moves import crossed, resized, spread, swapped
 from search.proposing.neighbours import proposal_at
 from spaces.lstm_space import LstmSpace
 from spaces.space import Space
+from tests.search.proposing.test_neighbours import lstm_space, small_space
 
 SPACES = {"matrices": small_space(), "lstm": lstm_space(30e6)}
 

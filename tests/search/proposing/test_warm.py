@@ -9,7 +9,6 @@ from typing import Any
 import optuna
 import pytest
 import yaml
-from tests.search.proposing.test_guide import SIGNATURE, WHOLE, guide_of, outcome, space
 
 from search.conductor import Conductor
 from search.config import Config, config_from
@@ -24,6 +23,7 @@ from search.trial import RungReport
 from spaces.errors import UserError
 from spaces.objectives import objective
 from spaces.plan import Choice, Plan, Student
+from tests.search.proposing.test_guide import SIGNATURE, WHOLE, guide_of, outcome, space
 
 NAMES = ["accuracy", "size_mb", "latency_ms"]
 INFO: dict[str, Any] = {
