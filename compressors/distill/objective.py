@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from compressors.distill import losses
-from compressors.distill.batches import Batch, Encoded
+from compressors.distill.batches import IGNORED, Batch, Encoded
 from compressors.distill.capture import capture
 from compressors.distill.evaluate import logits_of
 from spaces.errors import UserError
@@ -161,11 +161,12 @@ class Objective(nn.Module):
         else:
             caught = {}
             output = student(**batch.inputs, **extra)
+        logits = logits_of(output, batch.valid)
         inside = self.settings.intermediate_weight and set(INSIDE) & set(self.parts)
         outside = len(set(self.parts) - set(INSIDE)) > 0
-        loss = logits_of(output).new_zeros(()).float()
+        loss = logits.new_zeros(()).float()
         if outside:
-            loss = self._output_loss(logits_of(output), batch, teacher.get("logits"))
+            loss = self._output_loss(logits, batch, teacher.get("logits"))
         if inside:
             loss = loss + self.settings.intermediate_weight * self._intermediate(output, caught, batch.valid, teacher)
         return loss
@@ -185,11 +186,18 @@ class Objective(nn.Module):
             raise ValueError("the objective labels needs labelled data")
         loss = logits.new_zeros(())
         if target is not None:
-            loss = loss + (1 - weight if hard else 1) * self._soft(logits, target, batch.valid)
+            loss = loss + (1 - weight if hard else 1) * self._soft(*self._told(logits, target, batch))
         if hard and batch.labels is not None:
             found = losses.label_loss(logits, batch.labels, problem=self.problem, level=self.level, valid=batch.valid)
             loss = loss + (1 if target is None else weight) * found
         return loss
+
+    def _told(self, logits: Tensor, target: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the logits of both where something is to be told: of a language model, [words, V], else all."""
+        if self.problem != "language" or batch.labels is None:
+            return logits, target, batch.valid
+        places = batch.labels != IGNORED
+        return logits[places], target[places], batch.valid[places]
 
     def _soft(self, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         temperature = self.settings.temperature
@@ -198,6 +206,8 @@ class Objective(nn.Module):
             return losses.label_loss(logits, hard, problem=self.problem, level=self.level, valid=valid)
         if self.problem == "regression":
             return losses.logit_mse(logits, target)
+        if self.problem == "embedding":
+            return losses.direction_loss(logits, target)
         if self.problem == "multi-label":
             return losses.soft_binary_cross_entropy(logits, target, temperature)
         if self.level == "span":

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from compressors.distill.batches import Batch, Encoded, collate
 from compressors.distill.capture import capture
-from compressors.distill.evaluate import by_length, logits_of
+from compressors.distill.evaluate import by_length, logits_of, mean_state
 from compressors.distill.modes import evaluating
 from compressors.distill.precision import autocast, device_of
 from spaces.signature import Signature
@@ -111,8 +111,8 @@ def teacher_outputs(
         output = teacher(**batch.inputs, **extra)
     outputs = {name: found[name].detach() for name in hooked}
     outputs |= {name: output.hidden_states[int(name.split(".")[1])] for name in hidden}
-    outputs |= {name: _pooled(output.hidden_states[int(name.split(".")[1])], batch.valid) for name in pooled}
-    return outputs | ({"logits": logits_of(output)} if "logits" in names else {})
+    outputs |= {name: mean_state(output.hidden_states[int(name.split(".")[1])], batch.valid) for name in pooled}
+    return outputs | ({"logits": logits_of(output, batch.valid)} if "logits" in names else {})
 
 
 def len_of(name: str, data: Encoded) -> int:
@@ -122,12 +122,6 @@ def len_of(name: str, data: Encoded) -> int:
 
 def _per_example(name: str, data: Encoded) -> bool:
     return name.startswith("pooled.") or (name == "logits" and data.level == "sequence")
-
-
-def _pooled(states: Tensor, valid: Tensor) -> Tensor:
-    """Mean over valid tokens: [B, T, width] -> [B, width]."""
-    share = valid / valid.sum(1, keepdim=True)
-    return (states.float() * share[..., None]).sum(1)
 
 
 def _dtype(name: str) -> np.dtype[Any]:

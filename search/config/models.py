@@ -131,6 +131,9 @@ class Columns(Sparing):
     label: str | None = None
     tokens: str | None = None
     tags: str | None = None
+    question: str | None = None
+    context: str | None = None
+    answers: str | None = None
 
 
 class Task(Section):
@@ -142,6 +145,7 @@ class Task(Section):
     transfer: str | None = None
     metric: str = "accuracy"
     max_length: Annotated[int, Field(ge=4, le=8192)] = 64
+    stride: Count | None = None
 
 
 class Structure(Section):

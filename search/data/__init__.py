@@ -10,7 +10,7 @@ from search.config.models import Task
 from search.data.columns import read_rows
 from search.data.labels import in_order, label_names, to_split
 from search.data.read import Table, read_file, read_hub, read_memory, save_memory
-from search.data.splits import overlaps, split_validation
+from search.data.splits import overlaps, shared_contexts, split_validation
 from search.data.types import Labels, Split, TaskData
 from search.kinds import KINDS, Kind
 from spaces.errors import UserError
@@ -35,7 +35,7 @@ def data_from(task: Task, *, train: Any, validation: Any = None, test: Any = Non
     given = {"train": train, "validation": validation, "test": test}
     tables = {name: read_memory(value, name) for name, value in given.items() if value is not None}
     if isinstance(transfer, Sequence) and transfer and isinstance(transfer[0], str):
-        transfer = {str(_input_column(task)): list(transfer)}
+        transfer = {_input_column(task): list(transfer)}
     unlabelled = None if transfer is None else read_memory(transfer, "transfer")
     return _assemble(task, tables, unlabelled)
 
@@ -73,7 +73,9 @@ def _assemble(
     if unlabelled is not None:
         transfer = read_rows(unlabelled, kind, task.columns, labelled=False)
         rows["transfer"], splits["transfer"] = transfer, to_split(transfer, kind, labels)
-    warnings += overlaps(splits["train"], {name: splits[name] for name in ("validation", "test") if name in splits})
+    others = {name: split for name, split in splits.items() if name in ("validation", "test")}
+    compare = shared_contexts if kind.target == "answers" else overlaps
+    warnings += compare(splits["train"], others)
     warnings += [f"{name}: {r.empty_texts} rows have no text" for name, r in rows.items() if r.empty_texts]
     return _task_data(kind, splits, labels, warnings)
 
@@ -93,14 +95,18 @@ def _task_data(kind: Kind, splits: Mapping[str, Split], labels: tuple[str, ...],
 
 def _withheld(name: str, table: Table, task: Task) -> bool:
     """Whether this is a hub's test split without labels, which is as good as none."""
-    if name != "test" or task.data.hub is None:
+    target = KINDS[task.kind].target
+    if name != "test" or task.data.hub is None or target not in ("label", "tags"):
         return False
-    values = table.columns.get(str(task.columns.label or task.columns.tags), ())
+    values = table.columns.get(str(getattr(task.columns, target)), ())
     return all(value in (None, -1) for value in values)
 
 
-def _input_column(task: Task) -> str | None:
-    return task.columns.tokens or task.columns.text
+def _input_column(task: Task) -> str:
+    kind = KINDS[task.kind]
+    if getattr(task.columns, kind.text_pair, None) is not None:
+        raise UserError("transfer: lines of text have no pairs; give a table with a column for each of the two texts")
+    return str(getattr(task.columns, kind.text))
 
 
 def _read_transfer(path: str, task: Task) -> Table:
@@ -108,7 +114,7 @@ def _read_transfer(path: str, task: Task) -> Table:
     file = Path(path)
     if file.suffix.lower() != ".txt":
         return read_file(file)
-    if task.columns.text_pair is not None:
+    if getattr(task.columns, KINDS[task.kind].text_pair) is not None:
         raise UserError(f"{file}: a txt file has no pairs; give task.transfer as csv, tsv, jsonl or parquet")
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
@@ -116,4 +122,4 @@ def _read_transfer(path: str, task: Task) -> Table:
         raise UserError(f"{file}: byte {error.start} is not UTF-8 text; save the file as UTF-8") from None
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from None
-    return Table(str(file), {str(_input_column(task)): [line.strip() for line in lines if line.strip()]})
+    return Table(str(file), {_input_column(task): [line.strip() for line in lines if line.strip()]})

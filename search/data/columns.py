@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from search.config.models import Columns
+from search.data.answers import answers
 from search.data.read import Table
+from search.data.types import Answers
 from search.kinds import Kind
 from spaces.errors import UserError, did_you_mean
 
-Targets: TypeAlias = list[str] | list[float] | list[list[str]]
+Targets: TypeAlias = list[str] | list[float] | list[list[str]] | list[Answers]
 SEPARATOR = "|"
 """Between the labels of one row in a csv or tsv cell of multi-label classification."""
 
@@ -32,13 +34,19 @@ def read_rows(table: Table, kind: Kind, columns: Columns, *, labelled: bool = Tr
     """Return the rows of ``table``; with ``labelled`` each needs a target. Raises UserError naming table and row."""
     if kind.name == "token-classification":
         return _token_rows(table, columns, labelled)
-    wanted = ["text"] + (["text_pair"] if columns.text_pair else [])
+    wanted = [role for role in (kind.text, kind.text_pair) if getattr(columns, role)]
     found = {role: _column(table, str(getattr(columns, role)), role) for role in wanted}
     _refuse_empty(table)
-    texts = {role: [_text(value) for value in values] for role, values in found.items()}
-    targets = _targets(table, kind, str(columns.label)) if labelled else None
-    empty = sum(not text.strip() for text in texts["text"])
-    return Rows(table.name, texts["text"], texts.get("text_pair"), None, targets, empty)
+    text, pair, *_ = [*([_text(value) for value in values] for values in found.values()), None]
+    if kind.target is None:
+        return Rows(table.name, text, empty_texts=sum(not line.strip() for line in text or ()))
+    targets: Targets | None = None
+    if labelled and kind.target == "answers":
+        given = _column(table, str(columns.answers), "answers")
+        targets = [answers(value, pair[row], f"{table.name}: row {row + 1}") for row, value in enumerate(given)]
+    elif labelled:
+        targets = _targets(table, kind, str(columns.label))
+    return Rows(table.name, text, pair, None, targets, sum(not line.strip() for line in text or ()))
 
 
 def _token_rows(table: Table, columns: Columns, labelled: bool) -> Rows:

@@ -28,6 +28,11 @@ def encode_texts(
     """Return texts or pairs of texts as token ids; of a pair, the longer side is truncated first."""
     from compressors.distill.batches import Encoded
 
+    problem = (
+        "embedding"
+        if kind.name == "sentence-embedding"
+        else str(_PROBLEMS.get(str(kind.problem_type), "classification"))
+    )
     pairs = None if text_pair is None else list(text_pair)
     batch = tokenizer(list(text), pairs, **_options(tokenizer, max_length))
     segments = batch.get("token_type_ids") if pairs is not None else None
@@ -35,7 +40,7 @@ def encode_texts(
         _arrays(batch["input_ids"]),
         None if segments is None else _arrays(segments),
         None if labels is None else np.asarray(labels, np.float32 if kind.problem_type in _PROBLEMS else np.int64),
-        problem=_PROBLEMS.get(str(kind.problem_type), "classification"),
+        problem=problem,
         pad_id=tokenizer.pad_token_id or 0,
     )
 
