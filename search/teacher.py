@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -295,6 +296,9 @@ def _load(source: str, config: TeacherConfig, spec: TaskSpec, *, new_head: bool)
     import transformers
     from safetensors import SafetensorError
 
+    from compressors.apply import refuse_two_stacks
+    from compressors.signature import signature_of
+
     auto = getattr(transformers, spec.kind.auto_class)
     arguments = spec.model_arguments() if new_head else {}
     torch.manual_seed(TEACHER_SEED)  # of what a checkpoint does not have
@@ -312,6 +316,7 @@ def _load(source: str, config: TeacherConfig, spec: TaskSpec, *, new_head: bool)
         raise UserError(f"teacher.model: {config.model!r} cannot be loaded ({sentence})") from error
     if not new_head:
         _check_head(config.model, model, report, spec)
+    refuse_two_stacks(signature_of(model))
     _agree_on_padding(model, tokenizer)
     return model, tokenizer
 
@@ -338,9 +343,15 @@ def _check_head(name: str, model: Any, report: dict[str, Any], spec: TaskSpec) -
 
 
 def _save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write the folder with tensors under their names in the model."""
+    from transformers import PreTrainedModel
+
     draft = folder.with_name(f".{folder.name}.{uuid4().hex}")
     draft.mkdir(parents=True)
-    model.save_pretrained(draft, max_shard_size="100GB")
+    # transformers writes some families under their checkpoints' old names unless it is told not to
+    keywords = inspect.signature(PreTrainedModel.save_pretrained).parameters
+    named = {"save_original_format": False} if "save_original_format" in keywords else {}
+    model.save_pretrained(draft, max_shard_size="100GB", **named)
     tokenizer.save_pretrained(draft)
     try:
         draft.replace(folder)

@@ -132,6 +132,7 @@ class Objective(nn.Module):
         self.problem, self.level = data.problem, data.level
         self.projection: nn.Linear | None = None
         self.depth = signature.layers if signature else 0
+        self.repeats = signature.repeats if signature else 1
         self.random = settings.layer_map == "random" and 0 < layers < self.depth
         self.layer_map = layer_map(layers, self.depth)
         if {"hidden", "representation"} & set(self.parts) and signature and hidden_size != signature.hidden_size:
@@ -156,7 +157,7 @@ class Objective(nn.Module):
         states = bool({"hidden", "representation"} & set(self.parts))
         extra = {"output_hidden_states": True} if states else {}
         if own and self.signature:
-            with capture(student, self.signature, own) as caught:
+            with capture(student, self.signature, own, batch.valid.shape) as caught:
                 output = student(**batch.inputs, **extra)
         else:
             caught = {}
@@ -222,7 +223,7 @@ class Objective(nn.Module):
             parts.append(self._representation(output, valid, teacher))
         elif "hidden" in self.parts:
             states = getattr(output, "hidden_states", None)
-            if states is None or len(states) != self.layers + 1:
+            if states is None or len(states) != self.layers * self.repeats + 1:
                 raise UserError(
                     f"plan: distillation.objective is {self.settings.objective!r}, but the student gives no hidden "
                     f"states of {self.layers} layers; allowed for it: labels, logits"
@@ -247,7 +248,7 @@ class Objective(nn.Module):
         return losses.hidden_mse(state, target, places)
 
     def _state(self, output: Any, layer: int) -> Tensor:
-        state: Tensor = output.hidden_states[layer]
+        state: Tensor = output.hidden_states[layer * self.repeats if layer > 0 else layer]
         return state if self.projection is None else self.projection(state)
 
     def _attention(

@@ -107,11 +107,14 @@ def teacher_outputs(
     pooled = [name for name in names if name.startswith("pooled.")]
     extra = {"output_hidden_states": True} if hidden or pooled else {}
     precision = autocast(device_of(teacher))
-    with evaluating(teacher), torch.no_grad(), precision, capture(teacher, signature, hooked) as found:
+    catching = capture(teacher, signature, hooked, batch.valid.shape)
+    with evaluating(teacher), torch.no_grad(), precision, catching as found:
         output = teacher(**batch.inputs, **extra)
     outputs = {name: found[name].detach() for name in hooked}
-    outputs |= {name: output.hidden_states[int(name.split(".")[1])] for name in hidden}
-    outputs |= {name: mean_state(output.hidden_states[int(name.split(".")[1])], batch.valid) for name in pooled}
+    # a block that runs several times over puts out its state at the end of the last
+    states = {name: output.hidden_states[int(name.split(".")[1]) * signature.repeats] for name in (*hidden, *pooled)}
+    outputs |= {name: states[name] for name in hidden}
+    outputs |= {name: mean_state(states[name], batch.valid) for name in pooled}
     return outputs | ({"logits": logits_of(output, batch.valid)} if "logits" in names else {})
 
 
