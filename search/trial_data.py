@@ -94,14 +94,15 @@ class TrialData:
         names = needed_for(settings, layers, self.teacher.signature.layers, rows.level)
         if not names:
             return None
-        folder = self.teacher.cache / "targets" / self.teacher.hash / rows.hash
+        # what the teacher says of a mixture cannot be known before it is drawn
+        folder = None if settings.mixup else self.teacher.cache / "targets" / self.teacher.hash / rows.hash
         return prepare_targets(
             rows,
             names,
             folder,
             teacher=lambda: self.teacher.model,
             signature=self.teacher.signature,
-            budget_bytes=TARGET_BYTES,
+            budget_bytes=0 if settings.mixup else TARGET_BYTES,
         )
 
     @cached_property

@@ -61,7 +61,8 @@ class Distillation:
     ``schedule``: ``joint`` trains one loss; ``stages`` trains representation, then logits, then labels, each ended by
     validation (Mukherjee and Awadallah, XtremeDistil, algorithm 1), and ``unfreeze: gradual`` thaws the model from
     the top down in the last two. ``layer_map: random`` pairs the layers of a shallower student with other teacher
-    layers in every epoch (RAIL-KD).
+    layers in every epoch (RAIL-KD). ``mixup`` a teaches on mixtures of two examples in shares drawn from Beta(a, a)
+    (MixKD) where the teacher is asked; it then runs in every step; 0 is off.
     """
 
     objective: str = "logits"
@@ -77,6 +78,7 @@ class Distillation:
     schedule: str = "joint"
     unfreeze: str = "all"
     layer_map: str = "own"
+    mixup: float = 0.0
 
     def __post_init__(self) -> None:
         """Round the numbers and refuse what cannot be trained."""
@@ -86,6 +88,8 @@ class Distillation:
             raise UserError(f"plan: distillation.learning_rate and temperature must be above 0, not {self}")
         if not 0 <= self.label_weight <= 1 or self.intermediate_weight < 0:
             raise UserError(f"plan: distillation.label_weight must lie in [0, 1], not {self.label_weight}")
+        if self.mixup < 0:
+            raise UserError(f"plan: distillation.mixup must be 0 or more, not {self.mixup}")
         if not 0 < self.shrink_share <= 1 or self.penalty < 0:
             raise UserError(
                 f"plan: distillation.shrink_share must lie in (0, 1] and penalty be 0 or more, "

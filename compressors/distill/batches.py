@@ -10,11 +10,14 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+if TYPE_CHECKING:
+    from compressors.distill.mixup import Mix
 
 Ints = npt.NDArray[np.integer[Any]]
 Labels = npt.NDArray[Any] | tuple[npt.NDArray[Any], ...] | None
@@ -127,7 +130,7 @@ class Batch:
     """One padded batch: the model's ``inputs`` [B, T], labels if there are any, and which examples they are.
 
     ``valid`` bool [B, T] is False on padding. ``positions`` int64 [B, T] are places in flat [tokens] columns, 0 where
-    padded; teacher outputs are gathered with it.
+    padded; teacher outputs are gathered with it. ``mix`` is how its examples are mixed, if they are.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -135,6 +138,7 @@ class Batch:
     valid: torch.Tensor
     indices: npt.NDArray[np.int64]
     positions: npt.NDArray[np.int64]
+    mix: Mix | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch with its tensors on ``device``."""

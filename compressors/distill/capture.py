@@ -24,7 +24,7 @@ _LETTER = re.compile(r"(?:^|_)(q|k|v)(?:uery|ey|alue)?(?:_?(?:lin|proj|layer))?$
 
 def blocks_of(model: nn.Module, signature: Signature) -> int:
     """Return how many of the teacher's blocks ``model`` has, counted from the first."""
-    present = {m.block for m in signature.modules if m.block is not None and _find(model, m.path) is not None}
+    present = {m.block for m in signature.modules if m.block is not None and find(model, m.path) is not None}
     return next(n for n in range(signature.layers + 1) if n not in present)
 
 
@@ -42,7 +42,7 @@ def capture(
     try:
         for block in sorted({int(name.split(".")[1]) for name in names}):
             for path, parts in projections(signature, block).items():
-                module = _find(model, path)
+                module = find(model, path)
                 wanted = [part for part in parts if f"{part}.{block}" in names]
                 if module is None and wanted:
                     raise UserError(f"distillation: the model has no module {path!r} to read {wanted} from")
@@ -71,7 +71,7 @@ def projections(signature: Signature, block: int) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _find(model: nn.Module, path: str) -> nn.Module | None:
+def find(model: nn.Module, path: str) -> nn.Module | None:
     """Return the module at a path of the teacher; a student holds the same paths under ``model.``."""
     for name in (path, f"model.{path}"):
         try:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compressors.distill.batches import Batch, Encoded, collate, steps_per_epoch, stream
 from compressors.distill.loop import Loop
+from compressors.distill.mixup import Mix, mixed
 from compressors.distill.objective import Objective
 from compressors.distill.precision import short_attention
 from compressors.distill.shrink import Shrinker
@@ -213,6 +214,9 @@ class Course:
 
     def _loss(self, batch: Batch) -> Tensor:
         objective, source = self.phase.objective, self.phase.source
+        if objective.settings.mixup and source and objective.needs:
+            size = len(batch.indices)
+            batch = mixed(batch, Mix.draw(objective.settings.mixup, size, self.loop.settings.seed, self.loop.step))
         teacher = source.only(objective.needs).batch(batch) if source and objective.needs else {}
         with short_attention(batch.valid.device, batch.valid.shape[1]):
             loss: Tensor = objective(self.loop.model, batch, teacher)

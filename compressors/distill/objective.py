@@ -14,6 +14,7 @@ is compared with the teacher's last layer, by token, or for one answer a text wi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from compressors.distill import losses
 from compressors.distill.batches import IGNORED, Batch, Encoded
 from compressors.distill.capture import capture
 from compressors.distill.evaluate import logits_of
+from compressors.distill.mixup import maybe_mixing
 from spaces.errors import UserError
 from spaces.plan import Distillation
 from spaces.signature import Signature
@@ -156,11 +158,11 @@ class Objective(nn.Module):
         own = [f"{n.split('.')[0]}.{self._own_block(n)}" for n in self.needs if n[0] in "qkv"]
         states = bool({"hidden", "representation"} & set(self.parts))
         extra = {"output_hidden_states": True} if states else {}
-        if own and self.signature:
-            with capture(student, self.signature, own, batch.valid.shape) as caught:
-                output = student(**batch.inputs, **extra)
-        else:
-            caught = {}
+        caught: dict[str, Tensor] = {}
+        with ExitStack() as stack:
+            stack.enter_context(maybe_mixing(student, self.signature, batch))
+            if own and self.signature:
+                caught = stack.enter_context(capture(student, self.signature, own, batch.valid.shape))
             output = student(**batch.inputs, **extra)
         logits = logits_of(output, batch.valid)
         inside = self.settings.intermediate_weight and set(INSIDE) & set(self.parts)
@@ -189,7 +191,10 @@ class Objective(nn.Module):
         if target is not None:
             loss = loss + (1 - weight if hard else 1) * self._soft(*self._told(logits, target, batch))
         if hard and batch.labels is not None:
-            found = losses.label_loss(logits, batch.labels, problem=self.problem, level=self.level, valid=batch.valid)
+            found = self._hard(logits, batch.labels, batch)
+            if batch.mix is not None:
+                share, order = batch.mix.share, batch.mix.order.to(batch.labels.device)
+                found = share * found + (1 - share) * self._hard(logits, batch.labels[order], batch)
             loss = loss + (1 if target is None else weight) * found
         return loss
 
@@ -199,6 +204,9 @@ class Objective(nn.Module):
             return logits, target, batch.valid
         places = batch.labels != IGNORED
         return logits[places], target[places], batch.valid[places]
+
+    def _hard(self, logits: Tensor, labels: Tensor, batch: Batch) -> Tensor:
+        return losses.label_loss(logits, labels, problem=self.problem, level=self.level, valid=batch.valid)
 
     def _soft(self, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         temperature = self.settings.temperature

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from compressors.distill.batches import Batch, Encoded, collate
 from compressors.distill.capture import capture
 from compressors.distill.evaluate import by_length, logits_of, mean_state
+from compressors.distill.mixup import maybe_mixing
 from compressors.distill.modes import evaluating
 from compressors.distill.precision import autocast, device_of
 from spaces.signature import Signature
@@ -107,8 +108,8 @@ def teacher_outputs(
     pooled = [name for name in names if name.startswith("pooled.")]
     extra = {"output_hidden_states": True} if hidden or pooled else {}
     precision = autocast(device_of(teacher))
-    catching = capture(teacher, signature, hooked, batch.valid.shape)
-    with evaluating(teacher), torch.no_grad(), precision, catching as found:
+    words, catching = maybe_mixing(teacher, signature, batch), capture(teacher, signature, hooked, batch.valid.shape)
+    with evaluating(teacher), torch.no_grad(), precision, words, catching as found:
         output = teacher(**batch.inputs, **extra)
     outputs = {name: found[name].detach() for name in hooked}
     # a block that runs several times over puts out its state at the end of the last

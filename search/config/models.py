@@ -181,6 +181,7 @@ class Distillation(Section):
     schedule: Schedule = Fixed("joint")
     unfreeze: Unfreezing = Fixed("all")
     layer_map: LayerMap = Fixed("own")
+    mixup: Weight = Fixed(0.0)
 
 
 class Space(Section):
