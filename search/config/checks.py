@@ -58,6 +58,8 @@ def _columns(config: Config) -> Iterator[Problem]:
         if role not in kind.columns:
             allowed = ", ".join(kind.columns)
             yield Problem(("task", "columns", role), f"{name!r}: {kind.name} has no such column; allowed: {allowed}")
+    if config.task.labels and not kind.names:
+        yield Problem(("task", "labels"), f"{kind.name} has no labels that could have names")
 
 
 def _windows(config: Config) -> Iterator[Problem]:

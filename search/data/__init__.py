@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from search.config.models import Task
-from search.data.columns import read_rows
+from search.data.columns import read_rows, renamed
 from search.data.labels import in_order, label_names, to_split
-from search.data.read import Table, read_file, read_hub, read_memory, save_memory
+from search.data.lines import Lines
+from search.data.read import Table, read_files, read_hub, read_memory, save_memory
 from search.data.splits import overlaps, shared_contexts, split_validation
 from search.data.types import Labels, Split, TaskData
 from search.kinds import KINDS, Kind
@@ -40,10 +41,10 @@ def data_from(task: Task, *, train: Any, validation: Any = None, test: Any = Non
     return _assemble(task, tables, unlabelled)
 
 
-def load_split(path: str | Path, task: Task, labels: Sequence[str]) -> Split:
-    """Return one labelled file as a split of a task whose ``labels`` are known, as for evaluating a trained model."""
+def load_split(path: str | Path | Sequence[str], task: Task, labels: Sequence[str]) -> Split:
+    """Return labelled files as a split of a task whose ``labels`` are known, as for evaluating a trained model."""
     kind = KINDS[task.kind]
-    return to_split(read_rows(read_file(path), kind, task.columns), kind, labels)
+    return to_split(renamed(read_rows(read_files(path), kind, task.columns), task.labels), kind, labels)
 
 
 def _tables(task: Task) -> dict[str, Table]:
@@ -54,7 +55,7 @@ def _tables(task: Task) -> dict[str, Table]:
             raise UserError(f"task.data.hub: {data.hub!r} has no split called train")
         return tables
     files = {"train": data.train, "validation": data.validation, "test": data.test}
-    return {name: read_file(path) for name, path in files.items() if path is not None}
+    return {name: read_files(path) for name, path in files.items() if path is not None}
 
 
 def _assemble(
@@ -62,7 +63,9 @@ def _assemble(
 ) -> TaskData:
     kind = KINDS[task.kind]
     rows = {
-        name: read_rows(table, kind, task.columns) for name, table in tables.items() if not _withheld(name, table, task)
+        name: renamed(read_rows(table, kind, task.columns), task.labels)
+        for name, table in tables.items()
+        if not _withheld(name, table, task)
     }
     labels, warnings = label_names(kind, rows["train"], [r for name, r in rows.items() if name != "train"])
     labels = in_order(labels, order)
@@ -110,16 +113,10 @@ def _input_column(task: Task) -> str:
 
 
 def _read_transfer(path: str, task: Task) -> Table:
-    """Return unlabelled rows: one text per line of a txt file, or the input columns of any other table."""
+    """Return unlabelled rows: one text per line of a txt file of any size, or the input columns of another table."""
     file = Path(path)
     if file.suffix.lower() != ".txt":
-        return read_file(file)
+        return read_files(file)
     if getattr(task.columns, KINDS[task.kind].text_pair) is not None:
         raise UserError(f"{file}: a txt file has no pairs; give task.transfer as csv, tsv, jsonl or parquet")
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: byte {error.start} is not UTF-8 text; save the file as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
-    return Table(str(file), {_input_column(task): [line.strip() for line in lines if line.strip()]})
+    return Table(str(file), {_input_column(task): Lines(file)})

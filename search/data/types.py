@@ -22,8 +22,8 @@ class Split:
     For question answering the text is the question and its pair the context.
     """
 
-    text: list[str] | None = None
-    text_pair: list[str] | None = None
+    text: Sequence[str] | None = None
+    text_pair: Sequence[str] | None = None
     tokens: list[list[str]] | None = None
     labels: Labels | None = None
 
