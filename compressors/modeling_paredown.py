@@ -10,6 +10,7 @@ know of each other: how W is stored (``LowRank``, ``Kronecker``, ...) and how it
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from math import prod
 from typing import Any
@@ -673,11 +674,12 @@ def _narrow(old: nn.Module, shape: Shape) -> nn.Module:
 def _tell_attention(attention: Any, name: str, width: int) -> None:
     """Give an attention module whose query became narrower its new number of heads; keys and values follow it."""
     size = getattr(attention, "attention_head_size", None) or getattr(attention, "head_dim", None)
-    if not isinstance(size, int) or not name.startswith(("q", "c_attn")):
+    if not isinstance(size, int) or not name.startswith(("q", "c_attn", "Wqkv")):
         return
-    if name == "c_attn":  # GPT-2: query, key and value in one
+    if name in ("c_attn", "Wqkv"):  # GPT-2 and ModernBERT: query, key and value in one
         width //= 3
-        attention.split_size = width
+        if hasattr(attention, "split_size"):
+            attention.split_size = width
     for attribute in ("num_attention_heads", "num_heads", "n_heads"):
         if hasattr(attention, attribute):
             setattr(attention, attribute, width // size)
@@ -825,7 +827,8 @@ class ParedownConfig(PreTrainedConfig):
     def base_config(self) -> Any:
         """Return the config that the base model is built from; the dtype is the caller's to choose."""
         rest = {k: v for k, v in self.base.items() if k not in ("model_type", "dtype", "torch_dtype", "auto_map")}
-        return CONFIG_MAPPING[self.base["model_type"]].from_dict(rest)
+        # a copy: some configs write into the mappings that they are given
+        return CONFIG_MAPPING[self.base["model_type"]].from_dict(copy.deepcopy(rest))
 
 
 class ParedownPreTrainedModel(PreTrainedModel):

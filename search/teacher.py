@@ -300,7 +300,8 @@ def _load(source: str, config: TeacherConfig, spec: TaskSpec, *, new_head: bool)
     from compressors.signature import signature_of
 
     auto = getattr(transformers, spec.kind.auto_class)
-    arguments = spec.model_arguments() if new_head else {}
+    # a head for other labels is as good as none
+    arguments = {**spec.model_arguments(), "ignore_mismatched_sizes": True} if new_head else {}
     torch.manual_seed(TEACHER_SEED)  # of what a checkpoint does not have
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=config.trust_remote_code)
