@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow soak lint bench matrix
+.PHONY: help install quickstart test test-slow soak errors lint bench matrix
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +18,7 @@ PACKAGES := spaces compressors search analysis paredown.py
 SOURCES := $(PACKAGES) tests $(wildcard benchmarks examples)
 
 help:
-	@echo "make install | quickstart | test | test-slow | soak | lint | bench | matrix"
+	@echo "make install | quickstart | test | test-slow | soak | errors | lint | bench | matrix"
 
 install: $(STAMP)
 
@@ -46,6 +46,11 @@ test-slow: install
 soak: install
 	HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest -q -k "$(TESTS)"
 
+# docs/errors.md is what the tests of bad input saw; `pytest -m slow tests/search/test_golden.py --regenerate` makes
+# tests/golden anew, which only a new format calls for.
+errors: install
+	$(BIN)/python -m pytest -q tests/search/test_bad_inputs.py --regenerate
+
 lint: install
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
@@ -55,6 +60,7 @@ lint: install
 bench: install
 	[ "$(CONFIG)" != examples/quickstart/config.yaml ] || $(BIN)/python -m search.demo examples/quickstart/data
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/block_layers.py --out $(RESULTS)/block_layers.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/report.py --out $(RESULTS)/report.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/one_shot.py $(CONFIG) --out $(RESULTS)/one_shot.jsonl
 	$(BIN)/python benchmarks/search_front.py $(CONFIG) --one-shot $(RESULTS)/one_shot.jsonl \
 	  --runs $(RESULTS)/search_front --out $(RESULTS)/search_front.json

@@ -1,17 +1,19 @@
-"""Several runs of one task side by side: their fronts, and hypervolumes on one common reference."""
+"""Several runs of one task side by side: fronts, hypervolumes on one common reference, and what they attain."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
+from analysis import words
 from analysis.front import Reference, front, hypervolume
 from analysis.run import Run
-from spaces.errors import UserError
-from spaces.objectives import Objective
+from spaces.errors import UserError, did_you_mean
+from spaces.objectives import Objective, objective
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -21,23 +23,65 @@ if TYPE_CHECKING:
 class Comparison:
     """``table``: one row a run; ``fronts``: every front's rows with the column ``run``; ``reference``: the common one.
 
-    ``joint`` in ``table`` counts a run's trials on the front of all runs together.
+    ``joint`` in ``table`` counts a run's trials on the front of all runs together. ``runs`` has the runs by name.
     """
 
     table: pd.DataFrame
     fronts: pd.DataFrame
     reference: Reference
     metric: Objective
+    runs: Mapping[str, Run]
+
+    @property
+    def costs(self) -> tuple[Objective, ...]:
+        """The costs that all runs optimised."""
+        return tuple(o for o in map(objective, self.reference.objectives) if o.is_cost)
+
+    def attainment(self, cost: str | None = None) -> pd.DataFrame:
+        """Return the empirical attainment function of the metric and one ``cost``, by default the first.
+
+        Columns: ``runs`` (so many of the runs), ``share`` of all runs, the cost and the metric: each row is a corner of
+        the staircase of what that many runs have each reached, with a student no dearer and no worse. 1 is the best of
+        all runs together, all runs the worst (Grunert da Fonseca et al., EMO 2001). Latencies count to the last digit.
+        Raises UserError for a cost that the runs do not share.
+        """
+        import moocore
+
+        names = [o.name for o in self.costs]
+        if cost is not None and cost not in names:
+            raise UserError(f"attainment: {cost!r} is no cost that all runs have{did_you_mean(cost, names)}: {names}")
+        x, y = cost or names[0], self.metric.name
+        sign = -words.better_sign(self.metric.direction)
+        sets = self.fronts["run"].astype("category").cat.codes.to_numpy()
+        losses = np.stack([self.fronts[x].to_numpy(float), sign * self.fronts[y].to_numpy(float)], axis=1)
+        if not len(losses):
+            return pd.DataFrame(columns=["runs", "share", x, y])
+        found = moocore.eaf(losses, sets=sets)
+        count = np.rint(found[:, 2] / 100 * len(set(sets))).astype(int)
+        table = pd.DataFrame({"runs": count, "share": count / len(self.table), x: found[:, 0], y: sign * found[:, 1]})
+        return table.sort_values(["runs", x], ignore_index=True)
 
     def plot(self) -> go.Figure:
         """Draw the fronts over each other."""
-        from analysis.figures.front import overlay_figure
+        from analysis.figures.comparison import overlay_figure
 
         return overlay_figure(self)
 
+    def plot_attainment(self) -> go.Figure:
+        """Draw what one run, half of the runs, and all of them attain."""
+        from analysis.figures.comparison import attainment_figure
+
+        return attainment_figure(self)
+
+    def plot_hypervolume(self) -> go.Figure:
+        """Draw the hypervolumes, on the common reference, against the training steps spent."""
+        from analysis.figures.comparison import volumes_figure
+
+        return volumes_figure(self)
+
     def _repr_html_(self) -> str:
         """The table, for notebooks."""
-        return str(self.table.to_html(index=False, border=0))
+        return str(self.table.to_html(index=False, border=0, float_format=words.number))
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
@@ -71,7 +115,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
                 "steps": float(run.trials["steps"].sum()),
             }
         )
-    return Comparison(pd.DataFrame(rows), fronts, reference, runs[0].metric)
+    return Comparison(pd.DataFrame(rows), fronts, reference, runs[0].metric, dict(zip(_names(runs), runs, strict=True)))
 
 
 def _shared(runs: Sequence[Run]) -> list[Objective]:

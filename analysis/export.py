@@ -16,7 +16,17 @@ from spaces.recipe import Recipe
 if TYPE_CHECKING:
     from analysis.run import Run
 
-MEASURED = ("size_mb", "latency_ms", "latency_ratio", "params", "flops", "memory_mb", "agreement")
+MEASURED = (
+    "size_mb",
+    "latency_ms",
+    "latency_ms_p10",
+    "latency_ms_p90",
+    "latency_ratio",
+    "params",
+    "flops",
+    "memory_mb",
+    "agreement",
+)
 """What a recipe says to expect besides the metric, where the search measured it."""
 
 
@@ -51,7 +61,7 @@ def recipe_of(run: Run, row: pd.Series[Any]) -> Recipe:
         latency=config.get("latency", {}),
         expected=_expected(run, row),
         versions=run.info.get("versions", {}),
-        made_by={"run": str(run.path.resolve()), "trial": str(row["trial"]), "plan": plan.hash},
+        made_by=_made_by(run, row, plan),
     )
 
 
@@ -98,6 +108,18 @@ def _teacher(run: Run) -> dict[str, Any]:
     model = run.teacher.get("model") or run.config.get("teacher", {}).get("model")
     named = {"path": str(path), "hash": run.teacher.get("hash"), "trust_remote_code": trusted}
     return named if model is None else {**named, "model": str(model)}
+
+
+def _made_by(run: Run, row: pd.Series[Any], plan: Plan) -> dict[str, Any]:
+    """Return where the plan comes from: run, trial, when, on which host, and its place on the front by size."""
+    found: dict[str, Any] = {"run": str(run.path.resolve()), "trial": str(row["trial"]), "plan": plan.hash}
+    names = list(run.front()["trial"])
+    if row["trial"] in names:
+        found["front"] = {"place": names.index(row["trial"]) + 1, "of": len(names), "by": run.costs[0].name}
+    ended = run.trials["state"].isin(["COMPLETE", "STOPPED"])
+    found["trials"] = int(ended.sum())
+    made = {"host": row.get("host"), "device": row.get("device"), "started": run.info.get("started")}
+    return found | {name: str(value) for name, value in made.items() if isinstance(value, str)}
 
 
 def _threads(config: Mapping[str, Any]) -> int | None:

@@ -53,6 +53,22 @@ def front(trials: pd.DataFrame, objectives: Sequence[Objective]) -> pd.DataFrame
     return chosen
 
 
+def rivals(rows: pd.DataFrame, best: pd.DataFrame, objectives: Sequence[Objective]) -> list[str | None]:
+    """Return per row the first trial of ``best`` that is no worse in any objective (``front``), other than itself.
+
+    None where there is none: a row may have left the front for one that a third struck out, since "beats" with a
+    tolerance is not transitive. Rows must have finite objectives.
+    """
+    tolerances = np.array([o.tolerance for o in objectives])
+    mine, theirs = _losses(rows, objectives), _losses(best, objectives)
+    names = best["trial"].astype(str).to_numpy()
+    found: list[str | None] = []
+    for name, losses in zip(rows["trial"].astype(str), mine, strict=True):
+        covering = names[_covers(theirs, losses, tolerances) & (names != name)]
+        found.append(str(covering[0]) if len(covering) else None)
+    return found
+
+
 def complete(trials: pd.DataFrame, objectives: Sequence[Objective]) -> pd.DataFrame:
     """Return the rows that may be on a front: COMPLETE, with a finite value for every objective."""
     if trials.empty:

@@ -23,8 +23,21 @@ FEW_COMPLETE = 10
 WIDE_GAP = 2.0
 """Neighbours of the front whose first cost differs by more than this factor leave a gap worth naming."""
 
+LOW_TAU = 0.5
+"""Below this rank correlation short training says little about longer training."""
+
 WIDE_LATENCY = 0.1
 """A (p90 - p10) / median of a latency above this makes its order doubtful."""
+
+
+STILL_GROWS = 0.05
+"""When the last quarter of the steps raised the hypervolume by more than this share, more trials would still help."""
+
+DRIFT = 0.15
+"""Latencies of the search and of the last, quiet sitting that differ by more than this share are worth a warning."""
+
+LOOSE_RANKS = 0.7
+"""A rank correlation below this says little about the order."""
 
 
 class Check(NamedTuple):
@@ -37,7 +50,10 @@ class Check(NamedTuple):
 
 def health(run: Run) -> tuple[Check, ...]:
     """Return the findings on ``run``, in a fixed order; checks that need data that is not there are left out."""
-    checks = (_failures, _complete, _stopped, _coverage, _latency, _overlap, _lines)
+    checks = (
+        *(_failures, _complete, _stopped, _growth, _coverage, _sizes, _latency, _drift),
+        *(_rungs, _overlap, _order, _alike, _lines),
+    )
     return tuple(found for check in checks if (found := check(run)) is not None)
 
 
@@ -100,6 +116,64 @@ def _coverage(run: Run) -> Check | None:
     return Check("good", "coverage", f"the front covers {span} without a gap above {words.number(ratios[at], 2)}x")
 
 
+def _growth(run: Run) -> Check | None:
+    """Say how much the last quarter of the steps added."""
+    from analysis.figures.hypervolume import hypervolume_data
+
+    data = hypervolume_data(run)
+    if len(data.values) < FEW_COMPLETE or not data.values[-1] > 0:
+        return None
+    before = [v for v, s in zip(data.values, data.steps, strict=True) if s <= 0.75 * data.steps[-1]]
+    share = 1 - (before[-1] if before else 0.0) / data.values[-1]
+    said = f"the last quarter of the training steps brought {words.percent(share)} of the hypervolume"
+    more = ": more trials would still help" if share > STILL_GROWS else ""
+    return Check("warning" if more else "good", "length", said + more)
+
+
+def _sizes(run: Run) -> Check | None:
+    """Compare the files' sizes with what the plans' arithmetic says."""
+    rows = run.trials.dropna(subset=["size_mb", "size_mb_predicted"])
+    if rows.empty:
+        return None
+    wrong = rows[(rows["size_mb"] - rows["size_mb_predicted"]).abs() > 1e-6]
+    if wrong.empty:
+        return Check(
+            "good", "sizes", f"all {words.count(len(rows), 'file')} are as large as their plans say, to the byte"
+        )
+    first = wrong.iloc[0]
+    stored = f"{words.amount('size_mb', float(first['size_mb']))} for {first['size_mb_predicted']:,.3f}"
+    said = f"{words.count(len(wrong), 'file')} not as large as their plans say; {first['trial']} has {stored}"
+    return Check("bad", "sizes", said)
+
+
+def _drift(run: Run) -> Check | None:
+    """Compare the latencies of the search with those of the quiet sitting at its end."""
+    rows = run.front()
+    if "latency_ms_final" not in rows:
+        return None
+    ratio = (rows["latency_ms_final"] / rows["latency_ms"]).dropna()
+    if ratio.empty:
+        return None
+    middle = float(ratio.median())
+    said = f"measured again in one quiet sitting, the front takes {words.percent(middle)} of the search's latencies"
+    return Check("warning" if abs(math.log(middle)) > DRIFT else "good", "latency again", said)
+
+
+def _rungs(run: Run) -> Check | None:
+    """Say how well the order at the rung before the last one predicts the order at the end."""
+    rows = run.rungs[run.rungs["trial"].isin(run.trials.loc[run.trials["state"] == "COMPLETE", "trial"])]
+    table = rows.pivot(index="trial", columns="step", values="metric").dropna(axis="columns", thresh=FEW_COMPLETE)
+    table = table.dropna()
+    if table.shape[1] < 3 or len(table) < FEW_COMPLETE:
+        return None
+    early, last = table.columns[-2], table.columns[-1]
+    rank = float(table[early].rank().corr(table[last].rank()))
+    if not math.isfinite(rank):
+        return None
+    said = f"the order at step {early} and at step {last} have a rank correlation of {rank:.2f}"
+    return Check("warning" if rank < LOOSE_RANKS else "good", "early order", said)
+
+
 def _latency(run: Run) -> Check | None:
     rows = run.trials[run.trials["state"] == "COMPLETE"]
     spread = ((rows["latency_ms_p90"] - rows["latency_ms_p10"]) / rows["latency_ms"]).dropna()
@@ -123,6 +197,30 @@ def _overlap(run: Run) -> Check | None:
     steps = span / (1.64 * math.sqrt(2) * error) if error else math.inf
     said = f"the front spans {words.gap(metric, span)}; one standard error is {words.gap(metric, error)}"
     return Check("warning" if steps < 2 else "good", "resolution", said)
+
+
+def _order(run: Run) -> Check | None:
+    """Say how well short training told the order of the front's points."""
+    found = run.confirmation
+    if found is None or math.isnan(found.tau):
+        return None
+    metric, points = run.metric.name, found.points
+    many = f"{words.count(len(points), 'front point')} trained again for {points['steps'].iloc[0]} steps"
+    said = f"{many}: their order agrees with the search's by Kendall's tau {found.tau:.2f}"
+    if not math.isnan(found.spread):
+        said += f"; one seed's standard deviation is {words.gap(metric, found.spread)}"
+    return Check("warning" if found.tau < LOW_TAU else "good", "short training", said)
+
+
+def _alike(run: Run) -> Check | None:
+    """Name neighbours on the front that more seeds cannot tell apart."""
+    found = run.confirmation
+    if found is None or not found.neighbours:
+        return None
+    pairs = [f"{pair.first} and {pair.second}" for pair in found.alike]
+    if not pairs:
+        return Check("good", "neighbours", f"all {len(found.neighbours)} neighbours on the front can be told apart")
+    return Check("warning", "neighbours", f"by the metric these cannot be told apart: {words.listed(pairs)}")
 
 
 def _lines(run: Run) -> Check | None:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis import words
 from analysis.front import knee
-from analysis.reasons import Alternative, alternatives, describe
+from analysis.reasons import Alternative, alternatives, describe, doubts
 from spaces.errors import UserError, did_you_mean
 from spaces.objectives import COSTS, METRICS
 
@@ -72,12 +72,16 @@ class Bound:
 
 @dataclass(frozen=True)
 class Pick:
-    """The chosen trial: its row, one sentence that says why, and its nearest neighbours on the front."""
+    """The chosen trial: its row, one sentence that says why, and its nearest neighbours on the front.
+
+    ``doubts`` are sentences on what the bound of the metric decided by less than an interval.
+    """
 
     run: Run = field(repr=False)
     row: pd.Series[Any] = field(repr=False)
     reason: str
     alternatives: tuple[Alternative, ...]
+    doubts: tuple[str, ...] = ()
 
     @property
     def trial(self) -> str:
@@ -93,7 +97,8 @@ class Pick:
     def _repr_html_(self) -> str:
         """The sentence and the neighbours, for notebooks."""
         others = "".join(f"<li>{html.escape(a.note)}</li>" for a in self.alternatives)
-        return f"<p>{html.escape(self.reason)}</p><ul>{others}</ul>"
+        uncertain = f"<p>Uncertain: {html.escape('; '.join(self.doubts))}.</p>" if self.doubts else ""
+        return f"<p>{html.escape(self.reason)}</p><ul>{others}</ul>{uncertain}"
 
 
 def pick(run: Run, selection: Selection) -> Pick:
@@ -112,7 +117,10 @@ def pick(run: Run, selection: Selection) -> Pick:
         fitting = _fitting(run, rows, bounds)
         row, rule = _best(run, fitting, selection.knee, bounds, order)
         why = _why(rule, len(fitting), bounds)
-    return Pick(run, row, f"{row['trial']}: {why}: {describe(run, row)}", alternatives(run, rows, row, by=order[0]))
+    bound = next((b for b in bounds if b.name == run.metric.name), None)
+    unsure = doubts(run, rows, row, bound.limit, by=order[0]) if bound else ()
+    near = alternatives(run, rows, row, by=order[0])
+    return Pick(run, row, f"{row['trial']}: {why}: {describe(run, row)}", near, unsure)
 
 
 def read_bounds(run: Run, selection: Selection) -> list[Bound]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
+from analysis.checking import check_config, check_info, check_row
 from spaces.errors import UserError
+from spaces.plain_yaml import read_yaml
+from spaces.reading import parse_json, read_mapping
 
 FORMAT = 1
 """The newest run folder that this code understands: ``run.json``'s key ``format``."""
@@ -46,34 +47,26 @@ def read_info(folder: Path) -> dict[str, Any]:
     file = folder / "run.json"
     if not file.is_file():
         raise UserError(f"{folder}: not a run folder, it has no run.json")
-    info = read_json(file)
-    written = info.get("format") if isinstance(info, dict) else None
-    if not isinstance(info, dict) or not isinstance(written, int):
+    info = read_mapping(file)
+    written = info.get("format")
+    if type(written) is not int:
         raise UserError(f"{file}: key 'format' is {written!r}, expected an integer: this is not a run of paredown")
     if written > FORMAT:
         raise UserError(f"{file}: format {written} is newer than {FORMAT}, the newest that this paredown reads")
+    if written < 1:
+        raise UserError(f"{file}: format {written} is older than 1, the oldest that this paredown reads")
+    check_info(info, file)
     return info
 
 
-def read_json(file: Path) -> Any:
-    """Return the value of a JSON file; raises UserError when it is not JSON."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file}: not JSON ({error})") from error
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """Return the mapping of a YAML file, empty when it is missing; raises UserError when it is no mapping."""
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the mapping in ``config.yaml``, empty when it is missing; raises UserError when it is no config."""
+    file = folder / "config.yaml"
     if not file.is_file():
         return {}
-    try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{file}: not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{file}: expected a mapping, found {type(value).__name__}")
-    return value
+    config = read_yaml(file)[0]
+    check_config(config, file)
+    return config
 
 
 def read_lines(file: Path) -> tuple[list[dict[str, Any]], int]:
@@ -90,8 +83,8 @@ def read_lines(file: Path) -> tuple[list[dict[str, Any]], int]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except ValueError:
+            row = parse_json(line, str(file))
+        except UserError:
             row = None
         if isinstance(row, dict):
             rows.append(row)
@@ -101,15 +94,37 @@ def read_lines(file: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def read_parquet(file: Path) -> pd.DataFrame:
-    """Return a parquet file's table, empty when it is missing; raises UserError when it is no parquet file."""
+    """Return a parquet file's table, empty when it is missing; raises UserError when it is no parquet file.
+
+    The whole file is checked at once: what pandas leaves for later would fail far from here.
+    """
     if not file.is_file():
         return pd.DataFrame()
     import pyarrow
+    import pyarrow.parquet
 
     try:
-        return pd.read_parquet(file)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise UserError(f"{file}: not a readable parquet file ({str(error).splitlines()[0]})") from error
+        table = pyarrow.parquet.ParquetFile(file).read()
+        table.validate(full=True)
+        frame: pd.DataFrame = table.replace_schema_metadata().to_pandas()
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, LookupError) as error:
+        raise UserError(f"{file}: not a readable parquet file ({error})") from error
+    return frame
+
+
+def read_trial_table(file: Path) -> pd.DataFrame:
+    """Return a table with one row a trial, such as ``trials.parquet``; raises UserError when it is none."""
+    table = read_parquet(file)
+    if table.empty:
+        return pd.DataFrame()
+    if not {"trial", "number", "state"} <= set(table.columns):
+        raise UserError(f"{file}: a table of trials has the columns trial, number and state; this one has not")
+    if not all(isinstance(word, str) for name in ("trial", "state") for word in table[name]):
+        raise UserError(f"{file}: the columns trial and state hold words; here they do not")
+    nested = [str(name) for name in table.columns if any(isinstance(v, list | dict | bytes) for v in table[name][:1])]
+    if nested:
+        raise UserError(f"{file}: column {nested[0]!r} holds lists; expected numbers or words")
+    return table
 
 
 def read_trials(folder: Path, metrics: Sequence[str]) -> tuple[pd.DataFrame, int]:
@@ -120,7 +135,9 @@ def read_trials(folder: Path, metrics: Sequence[str]) -> tuple[pd.DataFrame, int
     was written; ``metrics`` are the numeric columns that depend on the task.
     """
     rows, torn = read_lines(folder / "trials.jsonl")
-    table = read_parquet(folder / "trials.parquet")
+    for place, row in enumerate(rows, start=1):
+        check_row(row, f"{folder / 'trials.jsonl'}: trial {place}", (*metrics, *NUMBERS))
+    table = read_trial_table(folder / "trials.parquet")
     if rows:
         ended = pd.DataFrame(rows).drop_duplicates("trial", keep="last")
         running = table[(table["state"] == "RUNNING") & ~table["trial"].isin(ended["trial"])] if len(table) else table

@@ -17,7 +17,7 @@ Z90 = 1.64
 """Standard errors on either side of a 90 % interval."""
 
 NEIGHBOURS = 2
-"""Neighbours that are named on either side of a pick."""
+"""Neighbours that are named on either side of a pick; and at most so many that a bound may have left out wrongly."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,27 @@ def _alternative(run: Run, row: pd.Series[Any], other: pd.Series[Any]) -> Altern
     same = cannot_be_told_apart(difference, float(row[f"{name}_se"]), float(other[f"{name}_se"]))
     note = f"{other['trial']}: {words.amount(name, float(other[name]))} ({side}), {costs}"
     return Alternative(str(other["trial"]), note + ("; cannot be told apart" if same else ""), same)
+
+
+def doubts(run: Run, rows: pd.DataFrame, row: pd.Series[Any], limit: float, *, by: str) -> tuple[str, ...]:
+    """Return sentences on what a bound of the metric at ``limit`` decided by less than a 90 % interval.
+
+    That is ``row`` itself, where it meets the bound by less, and the nearest of ``rows`` that cost less by the cost
+    ``by`` and miss the bound by less. The limit counts as exact, although the teacher's metric has an error too.
+    """
+    name, sign = run.metric.name, words.better_sign(run.metric.direction)
+    found = []
+    slack, width = sign * (float(row[name]) - limit), Z90 * float(row[f"{name}_se"])
+    if slack < width:
+        met = f"{row['trial']} meets the bound by {words.gap(name, slack)}"
+        found.append(f"{met}, its interval is ± {words.gap(name, width)}")
+    missed = sign * (limit - rows[name])
+    near = rows[(missed > 0) & (missed < Z90 * rows[f"{name}_se"]) & (rows[by] < row[by])]
+    for _, other in near.sort_values([by, "number"]).tail(NEIGHBOURS).iterrows():
+        gap, width = sign * (limit - float(other[name])), Z90 * float(other[f"{name}_se"])
+        said = f"{other['trial']} ({words.amount(by, float(other[by]))}) misses it by {words.gap(name, gap)}"
+        found.append(f"{said}, its interval is ± {words.gap(name, width)}")
+    return tuple(found)
 
 
 def cannot_be_told_apart(difference: float, se_a: float, se_b: float) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping
 from functools import cached_property
@@ -12,16 +11,20 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from analysis import words
+from analysis.checking import NAME
 from analysis.front import Reference, front, hypervolume
-from analysis.reading import read_info, read_json, read_lines, read_parquet, read_trials, read_yaml
+from analysis.reading import read_config, read_info, read_lines, read_parquet, read_trial_table, read_trials
+from analysis.thin import drawn
 from spaces.errors import UserError, did_you_mean
 from spaces.objectives import Objective, objective
 from spaces.plan import Plan
+from spaces.reading import read_mapping
 from spaces.signature import Signature
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from analysis.confirm import Confirmation
     from analysis.pick import Pick
 
 
@@ -91,7 +94,7 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved config that the run was started with."""
-        return read_yaml(self.path / "config.yaml")
+        return read_config(self.path)
 
     @cached_property
     def signature(self) -> Signature:
@@ -99,7 +102,10 @@ class Run:
         file = self.path / "signature.json"
         if not file.is_file():
             raise UserError(f"{file}: missing, so sizes and groups of plans cannot be told")
-        return Signature.from_dict(read_json(file))
+        try:
+            return Signature.from_dict(read_mapping(file))
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
 
     @cached_property
     def rungs(self) -> pd.DataFrame:
@@ -119,10 +125,20 @@ class Run:
         return read_parquet(self.path / "confirm.parquet")
 
     @cached_property
+    def confirmation(self) -> Confirmation | None:
+        """What the confirmations say: rank correlation, spread, neighbours; None where there are none."""
+        from analysis.confirm import confirmation
+
+        return confirmation(self)
+
+    @cached_property
     def importance(self) -> dict[str, float]:
         """How much each coordinate matters, most important first; empty until it was computed."""
         file = self.path / "importance.json"
-        values = read_json(file) if file.is_file() else {}
+        values = read_mapping(file) if file.is_file() else {}
+        for name, value in values.items():
+            if not isinstance(value, int | float):
+                raise UserError(f"{file}: key {name!r} is {value!r}; expected a number")
         return dict(sorted(((k, float(v)) for k, v in values.items()), key=lambda item: -item[1]))
 
     @cached_property
@@ -133,13 +149,22 @@ class Run:
 
     def front(self) -> pd.DataFrame:
         """Return the rows that no other trial beats, cheapest first; columns of ``front.parquet`` where it has them."""
+        return self._front.copy()
+
+    @cached_property
+    def _front(self) -> pd.DataFrame:
         rows = front(self.trials, self.objectives)
-        written = read_parquet(self.path / "front.parquet")
+        written = read_trial_table(self.path / "front.parquet")
         extra = [c for c in written.columns if c not in rows.columns]
         if not extra or "trial" not in written:
             return rows
         added = written.drop_duplicates("trial").set_index("trial")[extra].reindex(rows["trial"])
         return pd.concat([rows, added.set_index(rows.index)], axis=1)
+
+    @cached_property
+    def drawn(self) -> pd.DataFrame:
+        """The rows that pictures show, by ``number``: all of them, thinned where a run is large (``analysis.thin``)."""
+        return drawn(self.trials, self._front, [self.metric, *self.costs])
 
     def hypervolume(self) -> float:
         """Return the volume of the front above the run's reference (``analysis.front``); NaN without a reference."""
@@ -158,7 +183,7 @@ class Run:
     def plan(self, trial: str | int | pd.Series[Any]) -> Plan:
         """Return a trial's plan; raises UserError when the trial or its plan file is missing."""
         row = trial if isinstance(trial, pd.Series) else self.row(trial)
-        if not isinstance(row["plan"], str):
+        if not isinstance(row["plan"], str) or not NAME.fullmatch(row["plan"]):  # it becomes the name of a file
             raise UserError(f"{self.path}: {row['trial']} has no plan")
         return Plan.read(self.path / "plans" / f"{row['plan']}.json")
 
@@ -224,7 +249,7 @@ class Run:
         return f"Run({str(self.path)!r}, {self.state.lower()}, {words.count(len(self.trials), 'trial')})"
 
     def _repr_html_(self) -> str:
-        """The front as a table, for notebooks."""
-        columns = ["trial", self.metric.name, *(o.name for o in self.costs)]
-        table = self.front().reindex(columns=columns).to_html(index=False, border=0, float_format=words.number)
-        return f"<p>{html.escape(repr(self))}</p>{table}"
+        """What stands where, and the front as a table, for notebooks."""
+        from analysis.tables import run_html
+
+        return run_html(self)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import html
+import math
 from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from analysis import words
 from analysis.health import Check, health
 from spaces import methods
 from spaces.cost import itemsize, module_bytes
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 
 STATES = ("COMPLETE", "STOPPED", "FAIL", "RUNNING")
 """States of a trial, in the order in which they are counted."""
+
+MOST_ROWS = 20
+"""Rows of the front that a notebook shows of a run."""
 
 LSTM_MARK = "R"
 """Stands for an LSTM (a recurrent student) where methods have their letters."""
@@ -86,6 +92,24 @@ def front_table(run: Run) -> pd.DataFrame:
     kept = [c for c in columns if c in rows.columns and not rows[c].isna().all()]
     table: pd.DataFrame = rows[["trial", metric, *(c for c in kept if c not in ("trial", metric))]]
     return table.reset_index(drop=True)
+
+
+def run_html(run: Run) -> str:
+    """Return the run as HTML: its states, the teacher, the hypervolume, and at most ``MOST_ROWS`` rows of the front."""
+    found, teacher = status(run), run.teacher_values
+    counts = [f"{n:,} {state.lower()}" for state, n in found.counts.items() if n]
+    known = [words.amount(o.name, teacher[o.name]) for o in (run.metric, *run.costs) if o.name in teacher]
+    facts = {
+        "trials": ", ".join(counts) or "none yet",
+        "teacher": ", ".join(known),
+        "hypervolume": "" if math.isnan(found.hypervolume) else f"{found.hypervolume:.4f}",
+        "warnings": "; ".join(check.text for check in found.checks if check.level != "good"),
+    }
+    lines = [f"{name}: {html.escape(said)}" for name, said in facts.items() if said]
+    rows = found.front.head(MOST_ROWS).to_html(index=False, border=0, float_format=words.number, na_rep="")
+    more = f"<p>and {len(found.front) - MOST_ROWS:,} more on the front</p>" if len(found.front) > MOST_ROWS else ""
+    title = f"{run.path.resolve().name}, {found.state.lower()}"
+    return f"<p><b>{html.escape(title)}</b><br>{'<br>'.join(lines)}</p>{rows}{more}"
 
 
 def plan_table(plan: Plan | Student, signature: Signature) -> list[GroupRow]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from spaces.cost import PREFIX, file_tensors
 from spaces.errors import UserError
 from spaces.lstm import check_lstm
 from spaces.plan import Student
+from spaces.reading import read_mapping
 from spaces.roles import second_stack
 from spaces.signature import Signature
 from spaces.structure import cut
@@ -129,12 +129,9 @@ def refuse_two_stacks(signature: Signature) -> None:
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the content of ``config.json``; raises UserError when there is none."""
     try:
-        value = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return read_mapping(folder / "config.json")
+    except UserError as error:
         raise UserError(f"{folder}: no model folder with a config.json ({error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{folder / 'config.json'}: not a mapping")
-    return value
 
 
 def _check(student: Student, base: Mapping[str, Any], signature: Signature) -> None:

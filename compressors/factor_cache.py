@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from spaces.sharing import making
+
 Entry = dict[str, Tensor]
 
 
@@ -36,8 +38,11 @@ class FactorCache:
         file = self._folder / key[:2] / f"{key}.safetensors"
         entry = _read(file)
         if entry is None:
-            entry = compute()
-            _write(file, entry)
+            with making(file):
+                entry = _read(file)
+                if entry is None:
+                    entry = compute()
+                    _write(file, entry)
         return entry
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.initialization import no_init_weights
@@ -22,7 +21,7 @@ from compressors.methods import register_layers
 from compressors.modeling_paredown import ParedownConfig, ParedownPreTrainedModel
 from compressors.signature import stored_tensors
 from spaces.errors import UserError
-from spaces.tensors import METADATA
+from spaces.tensors import METADATA, read_header
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -73,13 +72,14 @@ def load(folder: Path | str) -> ParedownPreTrainedModel:
         kind = config.get("model_type")
         raise UserError(f"{folder}: a model of type {kind!r}, not one that paredown wrote; allowed: 'paredown'")
     register_layers()
+    read_header(folder / WEIGHTS)
     try:
         tensors = load_file(folder / WEIGHTS)
         with no_init_weights():
             model: ParedownPreTrainedModel = chosen(ParedownConfig.from_dict(config))
         model.load_state_dict(tensors, strict=False)
         model.tie_weights()
-    except (OSError, SafetensorError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # transformers builds what config.json says, and raises whatever that leads to
         raise UserError(f"{folder}: config.json and {WEIGHTS} do not make a model ({error})") from error
     if set(stored_tensors(model)) != set(tensors):
         raise UserError(f"{folder}: {WEIGHTS} does not hold what config.json describes")

@@ -29,9 +29,10 @@ A compressed student of {base}, made with [paredown](https://pypi.org/project/pa
 {table}
 
 {how}
-Latency is the median of one forward pass of {batch} x {tokens} tokens on {device}, {threads}, in one sitting with the
-teacher. The metric on `test` was read once, after training; everything was chosen on `validation`. `paredown.json`
-holds the plan, the data with their hashes and every setting of the training.
+{front}Latency is the median (10th to 90th percentile) of one forward pass of {batch} x {tokens} tokens on {device},
+{threads}, in one sitting with the teacher. ± is the standard error of the metric over the rows it was measured on. The
+metric on `test` was read once, after training; everything was chosen on `validation`. `paredown.json` holds the plan,
+the data with their hashes and every setting of the training.
 
 ## Loading it
 
@@ -88,6 +89,7 @@ def _body(facts: ModelFacts, base: str, measured: Mapping[str, Any]) -> str:
         size=achieved["size_mb"],
         table="\n".join(_table(recipe.task["metric"], achieved, measured)),
         how=_how(facts),
+        front=_front(facts.recipe.made_by, recipe.expected, recipe.task["metric"]),
         batch=latency.get("batch_size", 1),
         tokens=latency.get("sequence_length", 32),
         device=achieved.get("device", "cpu"),
@@ -108,8 +110,33 @@ def _table(metric: str, achieved: Mapping[str, Any], teacher: Mapping[str, Any])
     for name in _ROWS:
         if name in achieved:
             theirs = number(teacher[name]) if name in teacher else ""
-            rows.append(f"| {title(name)} | {number(achieved[name])} | {theirs} |")
+            rows.append(f"| {title(name)} | {number(achieved[name])}{_interval(name, achieved)} | {theirs} |")
     return rows
+
+
+def _interval(name: str, values: Mapping[str, Any]) -> str:
+    from analysis.words import number
+
+    low, high = (values.get(f"{name}_{decile}") for decile in ("p10", "p90"))
+    return f" ({number(low)} to {number(high)})" if low is not None and high is not None else ""
+
+
+def _front(made_by: Mapping[str, Any], expected: Mapping[str, Any], metric: str) -> str:
+    """Return where the plan stood among those of its search, and what the search measured; empty without a search."""
+    from analysis.words import metric_value, number
+
+    if "trial" not in made_by:
+        return ""
+    place, sentence = made_by.get("front"), f"The plan is trial {made_by['trial']} of a search"
+    if made_by.get("trials"):
+        sentence += f" of {made_by['trials']} trials"
+    if isinstance(place, Mapping):
+        sentence += f", number {place.get('place')} by {place.get('by')} of the {place.get('of')} on its Pareto front"
+    if metric in expected:
+        se = f" ± {expected[f'{metric}_se']:.3f}" if f"{metric}_se" in expected else ""
+        sentence += f"; its short training reached {metric} {metric_value(metric, expected[metric])}{se} on validation"
+        sentence += f" at {number(expected['size_mb'])} MB" if "size_mb" in expected else ""
+    return f"{sentence}.\n\n"
 
 
 def _methods(student: Student) -> str:

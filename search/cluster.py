@@ -7,14 +7,23 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from search.config import Config
+from search.depot import start_depot
+from search.driver_files import INBOX, DriverFiles
 from search.worker import WorkSpec
 from spaces.errors import UserError
 
 if TYPE_CHECKING:
     from search.live import Steps
+
+CODE = ("spaces", "compressors", "analysis", "search")
+"""The packages that run in workers."""
 
 
 @contextmanager
@@ -24,12 +33,19 @@ def ray_session(config: Config, address: str | None) -> Iterator[None]:
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # no GPU asked for, none seen
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Ray Tune's own progress boxes
+    if address and address.startswith("ray://"):
+        raise UserError(
+            f"--address: {address!r} leaves the driver, its run folder and the meter outside of the cluster; "
+            "start the command on a node (`ray job submit`) with --address auto"
+        )
     import ray
 
-    variables = {"TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "passive"}
+    environment: dict[str, Any] = {"env_vars": {"TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "passive"}}
+    if address:
+        environment["py_modules"] = our_code()
     options: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
     try:
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, runtime_env={"env_vars": variables}, **options)
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, runtime_env=environment, **options)
     except (ConnectionError, ValueError) as error:
         if not address:
             raise
@@ -40,24 +56,68 @@ def ray_session(config: Config, address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def max_concurrent(config: Config) -> int:
-    """Return how many trials run at once: as many as the cluster's cores and GPUs hold, or as the config says.
+def our_code() -> list[str]:
+    """Return the packages that workers need, as folders: Ray takes them to every node, also from an installed wheel."""
+    return [str(Path(str(import_module(name).__file__)).parent) for name in CODE]
 
-    Raises UserError when there is no place for one: Ray would wait for it without a word.
+
+def driver_files(folder: Path) -> DriverFiles:
+    """Return how workers reach the driver's disk, where ``folder`` (the run's ``ray/``) is.
+
+    On a cluster an actor on the driver's node gives and takes files; nodes that share the disk need it for nothing but
+    computing what all need once.
     """
     import ray
 
+    inbox = folder / INBOX
+    inbox.mkdir(parents=True, exist_ok=True)
+    if not _on_cluster():
+        return DriverFiles(str(inbox))
+    return _through_depot(folder, inbox, ray.get_runtime_context().get_job_id())
+
+
+@lru_cache(maxsize=1)
+def _through_depot(folder: Path, inbox: Path, job: str) -> DriverFiles:
+    """Return what ``driver_files`` does on a cluster, the same for all of a ``job``."""
+    import ray
+
+    mark = folder / f".mark-{uuid4().hex}"
+    for old in folder.glob(".mark-*"):
+        old.unlink(missing_ok=True)
+    mark.touch()
+    return DriverFiles(str(inbox), str(mark), start_depot(ray.get_runtime_context().get_node_id()))
+
+
+def _on_cluster() -> bool:
+    import ray
+
+    return bool(ray.get_runtime_context().runtime_env.get("py_modules"))
+
+
+def max_concurrent(config: Config, note: Callable[[str], None] = lambda sentence: None) -> int | None:
+    """Return how many trials run at once: as many as cores and GPUs hold, or as the config says.
+
+    On a cluster nodes come and go, so that there ``auto`` is no number (None). Where there is no place for one trial,
+    Ray would wait for it without a word: on this machine that is a UserError, on a cluster a ``note``.
+    """
+    import ray
+
+    asked = config.search.max_concurrent
     there: dict[str, float] = ray.cluster_resources()
-    places = [there.get("CPU", 1) / config.resources.cpu]
+    places = [there.get("CPU", 0) / config.resources.cpu]
     if config.resources.gpu:
         places.append(there.get("GPU", 0) / config.resources.gpu)
     if min(places) < 1:
-        raise UserError(
+        sentence = (
             f"resources: a trial asks for {config.resources.cpu:g} CPU and {config.resources.gpu:g} GPU; "
             f"there are {there.get('CPU', 0):g} CPU and {there.get('GPU', 0):g} GPU"
         )
-    asked = config.search.max_concurrent
-    return math.floor(min(places)) if asked == "auto" else int(asked)
+        if not _on_cluster():
+            raise UserError(sentence)
+        note(f"{sentence}, so that the search waits for nodes to join")
+    if asked != "auto":
+        return int(asked)
+    return None if _on_cluster() else math.floor(min(places))
 
 
 def remote_facts(config: Config, work: WorkSpec, steps: Steps) -> dict[str, Any]:
@@ -66,7 +126,8 @@ def remote_facts(config: Config, work: WorkSpec, steps: Steps) -> dict[str, Any]
 
     from search.prepare import prepare_steps
 
-    cores = int(max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]))
+    there = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
+    cores = int(there) or math.ceil(config.resources.cpu)  # all are to join yet
     options: dict[str, Any] = {"num_cpus": cores, "max_calls": 1, "num_returns": "streaming"}
     if config.resources.gpu:
         options["num_gpus"] = min(1.0, config.resources.gpu)

@@ -8,14 +8,15 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.journal import Journal
-from search.orders import Order, Propose, Restored, Running
+from search.orders import Order, Proposal, Propose, Restored, Running, Seen
+from search.rescue import ALONE, rescued_trials
 from search.stopper import FrontStopper
 from search.store import RunStore
 from search.trial import STATE_FILE, RungReport
@@ -40,7 +41,7 @@ class Conductor:
     """One search's state in the driver.
 
     ``propose`` returns a plan to try, or None to let the sampler choose. At ``max_steps`` a trial has nothing left to
-    be stopped from.
+    be stopped from. ``known`` are ended trials of an earlier run, from which the sampler learns.
     """
 
     store: RunStore
@@ -54,6 +55,7 @@ class Conductor:
     sequence_length: int
     constraints: Mapping[str, float] = field(default_factory=dict)
     propose: Propose | None = None
+    known: Sequence[FrozenTrial] = ()
     max_steps: float = math.inf
     running: dict[str, Running] = field(default_factory=dict)
     refused: int = 0
@@ -62,9 +64,14 @@ class Conductor:
         """Make the sampling study, which lives in memory."""
         directions = [o.direction for o in self.objectives]
         self.study = optuna.create_study(directions=directions, sampler=self.sampler)
+        for trial in self.known:
+            self.study.add_trial(trial)
         self._queue: list[tuple[str, int, FrozenTrial]] = []
+        self._alone: list[tuple[str, int, FrozenTrial]] = []
         self._numbers = 0
         self._known: set[str] = set()
+        self._seen: dict[str, Seen] = {}
+        self._stopped: dict[str, int] = {}
         self._rungs: set[tuple[str, int]] = set()
         self._refused_in_a_row, self._last_refusal = 0, ""
 
@@ -76,43 +83,51 @@ class Conductor:
     @property
     def done(self) -> bool:
         """Whether every trial has ended."""
-        return len(self.store.rows) >= self.trials and not self.running and not self._queue
+        waiting = self._queue or self._alone
+        return len(self.store.rows) >= self.trials and not self.running and not waiting
 
     @property
     def full(self) -> bool:
         """Whether no further trial may be launched: enough ended and run."""
-        return not self._queue and len(self.store.rows) + len(self.running) >= self.trials
+        begun = len(self.store.rows) + len(self.running) + len(self._alone)
+        return not self._queue and begun >= self.trials
 
     def keep_front(self) -> None:
         """Delete the checkpoints of trials that ended off the front; those that wait to go on keep theirs."""
-        front = self.store.front()
-        waiting = [trial for trial, _, _ in self._queue]
-        self.store.drop_checkpoints([*waiting, *(front["trial"] if len(front) else [])])
+        waiting = [trial for trial, _, _ in (*self._queue, *self._alone)]
+        self.store.drop_checkpoints([*waiting, *self.store.front_trials()])
 
     def restore(self) -> Restored:
         """Bring study, journal and queue to where the run folder stands: ended rows are told, the rest is queued."""
         rows = {row["trial"]: row for row in self.store.restore()}
-        journalled = self.journal.trials()
+        journalled = rescued_trials(self.store, self.journal, self.space, self.seed)
         for trial, row in rows.items():
             self._known.add(row["plan"])
             if trial in journalled:
                 self._replay(journalled[trial], row)
         for trial, frozen in journalled.items():
             if trial not in rows and frozen.state != TrialState.FAIL:  # it ran, or its row was lost; refused ones fail
-                self._queue.append((trial, int(trial[1:]), frozen))
+                waiting = self._alone if ALONE in frozen.user_attrs else self._queue
+                waiting.append((trial, int(trial[1:]), frozen))
                 self._known.add(frozen.user_attrs["plan_hash"])
         names = [*rows, *journalled]
         self._numbers = max((int(name[1:]) + 1 for name in names), default=0)
         self._restore_rungs(rows)
+        for trial, row in rows.items():
+            if trial in journalled:
+                frozen = journalled[trial]
+                self._see_end(row, Plan.from_dict(frozen.user_attrs["plan"]), frozen.params)
         failed = sum(row["state"] == "FAIL" for row in rows.values())
-        return Restored(len(rows), len(self._queue), failed)
+        return Restored(len(rows), len(self._queue) + len(self._alone), failed)
 
     def next(self) -> Order | None:
         """Return the next trial to launch, journalled already; None when enough have been launched."""
+        if any(running.order.alone for running in self.running.values()):
+            return None
         if self._queue:
             return self._launch_again(*self._queue.pop(0))
         if self.full:
-            return None
+            return self._launch_again(*self._alone.pop(0)) if self._alone and not self.running else None
         if self._refused_in_a_row >= MAX_REFUSED:  # not said by refuse(): Ray swallows what is raised there
             raise self._hopeless()
         sampled, plan = self._fresh_plan()
@@ -169,22 +184,41 @@ class Conductor:
         """Record a trial that failed; its last rung stays in ``rungs.jsonl``."""
         self._end(self.running[trial], "FAIL", {}, reason, None)
 
+    def out_of_memory(self, trial: str, reason: str) -> None:
+        """Put off a trial that found too little memory until nothing else runs; then it fails if it does so again."""
+        running = self.running[trial]
+        if running.order.alone:
+            self.fail(trial, f"{reason} (also with nothing else running)")
+            return
+        self.leave(trial)
+        self.journal.note(running.journal_number, ALONE, reason)
+        frozen = self.journal.trials()[trial]
+        self._alone.append((trial, running.order.number, frozen))
+        self.store.log("put off", trial=trial, reason=reason)
+
+    def leave(self, trial: str) -> None:
+        """Let go of a trial that has not ended: it stays journalled, and the next start goes on with it."""
+        running = self.running.pop(trial)
+        self.study.tell(running.sampled, state=TrialState.FAIL)
+
     def refuse(self, trial: str, reason: str) -> None:
         """Take back a trial that broke a constraint before it trained: logged and counted, no row."""
         running = self.running.pop(trial)
+        self._seen.pop(trial)
         self.study.tell(running.sampled, state=TrialState.FAIL)
         self.journal.end(running.journal_number, TrialState.FAIL, None)
         self.store.forget(trial)
         self._refused_in_a_row += 1
-        self._count_refusal(running.order.plan, reason)
+        self._count_refusal(running.order.plan, reason, trial=trial)
 
     def _fresh_plan(self) -> tuple[optuna.Trial, Plan]:
         """Ask for a plan until one meets the constraints that can be known and was not tried before."""
         repeats = 0
         for attempt in range(MAX_REFUSED + MOST_REPEATS):
             proposed = self._proposed() if attempt == 0 else None
-            if proposed is not None and proposed.hash not in self._known:
-                self.study.enqueue_trial(self.space.encode(proposed), user_attrs={"plan": proposed.as_dict()})
+            if proposed is not None and proposed.plan.hash not in self._known:
+                values = proposed.values if proposed.values is not None else self.space.encode(proposed.plan)
+                self.study.enqueue_trial(dict(values), user_attrs={"plan": proposed.plan.as_dict()})
             sampled = self._ask()
             plan = self.space.suggest(sampled)
             broken = self._broken(plan)
@@ -201,13 +235,19 @@ class Conductor:
     def _hopeless(self) -> UserError:
         return UserError(f"constraints: {MAX_REFUSED} plans in a row break one ({self._last_refusal}); loosen it")
 
-    def _proposed(self) -> Plan | None:
-        """Return the plan proposed for the next trial, if any; the front is given by its trials' coordinates."""
+    def _proposed(self) -> Proposal | None:
+        """Return what is proposed for the next trial, if anything."""
         if self.propose is None:
             return None
-        rows = self.store.front().to_dict("records")
-        front = [{str(k)[2:]: v for k, v in row.items() if str(k).startswith("p.") and v == v} for row in rows]
-        return self.propose(self.space, self._numbers, front)
+        return self.propose(self._numbers, [self._settled(trial, seen) for trial, seen in self._seen.items()])
+
+    def _settled(self, trial: str, seen: Seen) -> Seen:
+        """Give a stopped trial the metric that it would have come to, by what others gained from that rung."""
+        if trial not in self._stopped:
+            return seen
+        gain, spread = self.stopper.gain(self._stopped[trial])
+        assert seen.metric is not None, "a stopped trial was scored"
+        return replace(seen, metric=seen.metric + gain, error=math.hypot(seen.error, spread))
 
     def _ask(self) -> optuna.Trial:
         with warnings.catch_warnings():  # a coordinate fitted to a plan may lie outside of the sampled range
@@ -222,10 +262,10 @@ class Conductor:
                 return f"{name} would be {known[name]:.4g}, above {limit:g}"
         return None
 
-    def _count_refusal(self, plan: Plan, reason: str) -> None:
+    def _count_refusal(self, plan: Plan, reason: str, **details: str) -> None:
         self.refused += 1
         self._last_refusal = reason
-        self.store.log("refused", plan=plan.hash, reason=reason)
+        self.store.log("refused", plan=plan.hash, reason=reason, **details)
 
     def _launch_again(self, trial: str, number: int, frozen: FrozenTrial) -> Order:
         plan = Plan.from_dict(frozen.user_attrs["plan"])
@@ -234,13 +274,15 @@ class Conductor:
         self.space.suggest(sampled)
         folder = self.store.folder / "checkpoints" / trial
         start = folder if (folder / STATE_FILE).exists() else None
-        order = Order(trial, number, plan, int(frozen.user_attrs["seed"]), start)
+        alone = ALONE in frozen.user_attrs
+        order = Order(trial, number, plan, int(frozen.user_attrs["seed"]), start, alone)
         self._note(Running(order, sampled, frozen.number))
         return order
 
     def _note(self, running: Running) -> None:
         order = running.order
         self.running[order.trial] = running
+        self._seen[order.trial] = Seen(order.plan, running.sampled.params)
         self.store.started(self._row(running, "RUNNING", {}, ""))
         self.store.log("launched", trial=order.trial, plan=order.plan.hash, from_checkpoint=order.start is not None)
 
@@ -253,13 +295,28 @@ class Conductor:
         values: Sequence[float] | None,
     ) -> None:
         """Write the row first: it is the truth from which journal and study are brought up to date after a crash."""
-        self.store.ended(self._row(running, state, columns, reason))
+        row = self._row(running, state, columns, reason)
+        self.store.ended(row)
         self.running.pop(running.order.trial)
+        self._see_end(row, running.order.plan, running.sampled.params)
         told = list(values) if values is not None and state == "COMPLETE" else None
         self.study.tell(running.sampled, told, state=STATES[state])
-        self.journal.end(running.journal_number, STATES[state], told)
+        above = self._violations(columns) if state != "FAIL" else None
+        self.journal.end(running.journal_number, STATES[state], told, above=above, shown=row)
         self.store.log("ended", trial=running.order.trial, state=state, reason=reason)
         self.store.tables()
+
+    def _see_end(self, row: Mapping[str, Any], plan: Plan, values: Mapping[str, Any]) -> None:
+        """Note for the proposer how a trial ended; of one that failed there is nothing to learn."""
+        trial, name = row["trial"], self.metric.name
+        self._seen.pop(trial, None)
+        if row["state"] == "FAIL":
+            return
+        costs = {o.name: float(row[o.name]) for o in self.objectives if o.is_cost}
+        self._seen[trial] = Seen(plan, values, float(row[name]), row.get(f"{name}_se") or 0.0, costs)
+        rung = self.stopper.last_rung(trial)
+        if row["state"] == "STOPPED" and rung is not None:
+            self._stopped[trial] = rung
 
     def _row(self, running: Running, state: str, columns: Mapping[str, Any], reason: str) -> dict[str, Any]:
         order = running.order
@@ -290,7 +347,8 @@ class Conductor:
         state = STATES[row["state"]]
         values = [float(row[o.name]) for o in self.objectives] if state == TrialState.COMPLETE else None
         if not frozen.state.is_finished():
-            self.journal.end(frozen.number, state, values)
+            above = self._violations(row) if state != TrialState.FAIL else None
+            self.journal.end(frozen.number, state, values, above=above, shown=row)
         self.study.add_trial(
             create_trial(
                 state=state,

@@ -12,11 +12,13 @@ from search.teacher import Progress, silent
 from search.trial import STATE_FILE, evaluate, fixed_columns, save, score_columns, teaching, worth
 from search.workspace import Workspace
 from spaces.cost import teacher_cost
+from spaces.plan import Plan
 from spaces.recipe import Recipe
 
 if TYPE_CHECKING:
     from compressors.distill.batches import Encoded
     from compressors.distill.trainer import Budget
+    from search.config.models import Final
 
 MOST_STEPS_BETWEEN = 500
 """A rung, and with it a checkpoint, at least this often: what a crash may cost."""
@@ -26,7 +28,9 @@ def train_final(recipe: Recipe, workspace: Workspace, draft: Path, progress: Pro
     """Train ``recipe``'s student on its final budget, write it to ``draft / "model"`` and return its columns.
 
     It learns from the training rows and the transfer text, is scored on ``validation`` at every rung, and the best
-    weights are kept. ``draft`` also holds the state from which an interrupted training goes on.
+    weights are kept. After ``final.early_stopping_patience`` rungs without a better score the rate decays at once, and
+    with that the training ends; one that shrinks or goes in stages takes all its steps. ``draft`` also holds the state
+    from which an interrupted training goes on.
     """
     from compressors.apply import make_student
     from compressors.distill.finetune import KeepBest
@@ -40,7 +44,7 @@ def train_final(recipe: Recipe, workspace: Workspace, draft: Path, progress: Pro
     budget = final_budget(lessons["data"], workspace.config.final.num_train_epochs, workspace.budget.batch_size)
     best = KeepBest(
         lambda model: worth(evaluate(model, rows)[0].value, workspace.spec.metric),
-        patience=budget.max_steps,  # the rate decays at the end only, which is where most is gained
+        patience=_patience(plan, workspace.config.final, budget),
         checkpoint=state,
         resume=state.exists(),
     )
@@ -53,6 +57,7 @@ def train_final(recipe: Recipe, workspace: Workspace, draft: Path, progress: Pro
         on_step=lambda done, total: progress("training the final student", done, total),
         start=state,
         checkpoint=state,
+        anneal=True,
     )
     best.restore(student)
     score, logits = evaluate(student, rows)
@@ -67,6 +72,14 @@ def train_final(recipe: Recipe, workspace: Workspace, draft: Path, progress: Pro
         "seconds": trained.seconds,
         "seed": workspace.config.search.seed,
     }
+
+
+def _patience(plan: Plan, final: Final, budget: Budget) -> int:
+    """Return after how many rungs without a gain a training ends; that of a student not yet whole runs to its end."""
+    settings = plan.distillation
+    if final.early_stopping_patience is None or settings.shrinks or settings.schedule != "joint":
+        return budget.max_steps
+    return final.early_stopping_patience
 
 
 def final_budget(data: Encoded, num_train_epochs: float, batch_size: int) -> Budget:

@@ -12,9 +12,13 @@ from search.worker import WorkSpec, failure, workspace_of
 
 if TYPE_CHECKING:
     from search.workspace import Workspace
+    from spaces.plan import Plan
 
 UNIFORM_BUDGETS = (0.5, 0.25, 0.1, 0.05)
 """Shares of the free groups that the uniform low-rank baselines keep."""
+
+PRESET_SHARES = (0.75, 0.4)
+"""Where on the way from the smallest to the largest student the plans of ``baselines.presets`` lie."""
 
 
 def uniform_baseline(work: WorkSpec, share: float) -> dict[str, Any]:
@@ -29,9 +33,7 @@ def uniform_baseline(work: WorkSpec, share: float) -> dict[str, Any]:
 
 
 def _uniform_row(work: WorkSpec, share: float) -> dict[str, Any]:
-    from search.device import device_of
     from search.sampling import PROPOSED_OBJECTIVES, nearest_distillation
-    from search.trial import run_trial
     from search.workspace import matrix_space
     from spaces.plan import Plan
 
@@ -47,6 +49,30 @@ def _uniform_row(work: WorkSpec, share: float) -> dict[str, Any]:
     values: dict[str, Any] = {"budget": max(share, space.codec.least_bytes / space.codec.dense_bytes)}
     settings = nearest_distillation(space.distillation or {}, values["budget"], PROPOSED_OBJECTIVES)
     plan = Plan(space.student(values, "uniform"), settings)
+    return {"name": f"uniform-{share:.2f}", "kind": "uniform", **_trained(workspace, plan)}
+
+
+def preset_baseline(work: WorkSpec, name: str, share: float) -> dict[str, Any]:
+    """Train the plan of a paper's preset at ``share`` of the way from its smallest to its largest, and return its row.
+
+    What cannot be trained here has the key ``failed``, as with ``uniform_baseline``.
+    """
+    from search.warm import preset_plans
+
+    called = f"{name}-{share:.2f}"
+    try:
+        workspace = workspace_of(work)
+        (plan,) = preset_plans(name, workspace.config, workspace.teacher.signature, workspace.curves, (share,))
+        return {"name": called, "kind": "preset", **_trained(workspace, plan)}
+    except Exception as error:
+        return {"name": called, "failed": failure(error)}
+
+
+def _trained(workspace: Workspace, plan: Plan) -> dict[str, Any]:
+    """Return the columns of ``plan``, trained and measured as a trial is."""
+    from search.device import device_of
+    from search.trial import run_trial
+
     with tempfile.TemporaryDirectory(prefix="paredown-") as folder:
         outcome = run_trial(
             plan,
@@ -58,7 +84,7 @@ def _uniform_row(work: WorkSpec, share: float) -> dict[str, Any]:
             device=device_of(),
             folder=Path(folder),
         )
-    return {"name": f"uniform-{share:.2f}", "kind": "uniform", **outcome.columns}
+    return outcome.columns
 
 
 def teacher_baselines(work: WorkSpec, teacher: dict[str, Any]) -> list[dict[str, Any]]:
@@ -104,7 +130,8 @@ def final_sitting(work: WorkSpec, folders: dict[str, str]) -> dict[str, dict[str
 
     workspace = workspace_of(work)
     models: dict[str, Any] = {"teacher": workspace.teacher.model}
-    models |= {trial: load(Path(folder)) for trial, folder in folders.items()}
+    with tempfile.TemporaryDirectory(prefix="paredown-") as place:
+        models |= {t: load(work.driver.here(folder, Path(place) / t)) for t, folder in folders.items()}
     result: dict[str, dict[str, float]] = {}
     for timing in workspace.meter.sitting(models):
         result[timing.name] = {

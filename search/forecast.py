@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from search.config import Config
 from search.data import TaskData, load_data
-from search.finish import UNIFORM_BUDGETS
+from search.finish import PRESET_SHARES, UNIFORM_BUDGETS
 from search.limits import check_limits
 from search.quiet import quiet
 from search.tasks import TaskSpec
 from search.teacher import label_order
+from search.warm import check_sources
 from spaces.cost import Cost, cost, teacher_cost
 from spaces.curves import Curves
 from spaces.groups import find_groups, find_ungrouped, free_groups
@@ -47,6 +48,7 @@ class Forecast:
     largest_mb: float
     constraints: dict[str, str]
     trials: int
+    baselines: int
     trial_s: float
     concurrent: int
     teacher_s: float
@@ -56,7 +58,7 @@ class Forecast:
     @property
     def total_s(self) -> float:
         """Seconds of the whole search, baselines included, if no trial is stopped early."""
-        rounds = -(-(self.trials + len(UNIFORM_BUDGETS)) // self.concurrent)
+        rounds = -(-(self.trials + self.baselines) // self.concurrent)
         return STARTING_S + self.teacher_s + rounds * self.trial_s
 
     def as_dict(self) -> dict[str, Any]:
@@ -95,6 +97,7 @@ def forecast(config: Config) -> Forecast:
     Data come first, so that their mistakes are said before anything heavy is imported. Raises UserError for what the
     user has to mend, also for a limit on size, FLOPs or parameters that no student of the space can meet.
     """
+    check_sources(config)
     data = load_data(config.task, label_order(config.teacher))
     spec = TaskSpec.of(config.task, data.labels)
     quiet()
@@ -122,6 +125,7 @@ def forecast(config: Config) -> Forecast:
         largest_mb=largest.size_mb,
         constraints=_verdicts(config),
         trials=config.search.trials,
+        baselines=len(UNIFORM_BUDGETS) + len(PRESET_SHARES) * len(config.baselines.presets),
         trial_s=pace.trial_s,
         concurrent=concurrent,
         teacher_s=pace.teacher_s,

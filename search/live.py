@@ -65,7 +65,7 @@ class Screen:
     def __init__(self, conductor: Conductor, console: Console | None = None) -> None:
         self.conductor, self.console = conductor, console or Console(stderr=False)
         self._began = self._drawn = time.monotonic()
-        self._said: set[str] = {row["trial"] for row in conductor.store.rows}
+        self._said = len(conductor.store.rows)
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Screen:
@@ -80,10 +80,10 @@ class Screen:
     def __call__(self) -> None:
         """Show where the search stands."""
         if not self.console.is_terminal:
-            for row in self.conductor.store.rows:
-                if row["trial"] not in self._said:
-                    self._said.add(row["trial"])
-                    self.console.print(line_of(row, [o.name for o in self.conductor.objectives]), highlight=False)
+            rows = self.conductor.store.rows
+            for row in rows[self._said :]:
+                self.console.print(line_of(row, [o.name for o in self.conductor.objectives]), highlight=False)
+            self._said = len(rows)
             sys.stdout.flush()
             return
         if time.monotonic() - self._drawn >= EVERY_S:

@@ -100,7 +100,6 @@ def _rows(
 
     models = {**({"teacher": teacher.model} if teacher is not None else {}), **students}
     device = device_of(target.device) if target.runtime == "torch" else "cpu"
-    _check_device(device)
     meter = Meter(next(iter(models.values())), target.batch_size, target.sequence_length, target.threads, device)
     if target.runtime == "torch":
         measured: Mapping[str, Any] = models
@@ -140,12 +139,3 @@ def _in_onnxruntime(
             file = file.with_suffix(".int8.onnx")
         runners[name] = runner(file, target.threads)
     return runners
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {device}: not on this machine ({str(error).splitlines()[0]})") from error

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from search.teacher import check_tokenizer
 from spaces.errors import UserError
+from spaces.reading import read_mapping
 from spaces.recipe import Recipe
 
 FACTS = "paredown.json"
@@ -45,14 +47,13 @@ def read_facts(folder: Path) -> ModelFacts:
     file = folder / FACTS
     if not file.is_file():
         return _facts_of_checkpoint(folder)
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read as JSON ({error})") from error
-    if not isinstance(value, dict) or value.get("format") != FORMAT or "recipe" not in value:
-        raise UserError(f"{file}: not written by this version of paredown")
-    recipe = Recipe.from_dict(value["recipe"], str(file))
-    return ModelFacts(recipe, dict(value.get("achieved") or {}), bool(value.get("as_trial")))
+    value = read_mapping(file)
+    if value.get("format") != FORMAT:
+        raise UserError(f"{file}: format is {value.get('format')!r}; this version reads format {FORMAT}")
+    recipe, achieved = Recipe.from_dict(value.get("recipe", {}), str(file)), value.get("achieved") or {}
+    if not isinstance(achieved, dict):
+        raise UserError(f"{file}: key 'achieved' is {achieved!r}; expected an object")
+    return ModelFacts(recipe, achieved, bool(value.get("as_trial")))
 
 
 def check_target(out: Path) -> None:
@@ -78,9 +79,11 @@ def tokenizer_of(folder: Path, student: Any) -> Any:
 
     base = student.config.base_config()  # with the teacher's kind of model the class is found without trust
     try:
-        return AutoTokenizer.from_pretrained(folder, config=base, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: the tokenizer cannot be loaded ({str(error).splitlines()[0]})") from error
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=base, trust_remote_code=False)
+    except Exception as error:  # tokenizers raise whatever a file leads to
+        raise UserError(f"{folder}: the tokenizer cannot be loaded ({error})") from error
+    check_tokenizer(tokenizer, str(folder), int(base.vocab_size))
+    return tokenizer
 
 
 def license_of(folder: Path) -> str | None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from search.orders import Proposal
 from spaces import methods
 from spaces.coordinates import MAX_TILT
 from spaces.domains import Choices, Domain, Fixed
 from spaces.lstm_space import LstmSpace
 from spaces.plan import Distillation, Plan
-from spaces.space import Space
+from spaces.space import SPLITS, Space
 
 MOVED = 0.3
 """How likely each unit's tilt, and each distillation setting, is to move; a method changes in one unit of one move."""
@@ -27,8 +28,49 @@ def neighbour(space: Space | LstmSpace, values: Mapping[str, Any], rng: np.rando
 
     A unit that a smaller cut brings back moves from where it would be without a tilt.
     """
+    return plan_at(space, neighbouring(space, values, rng))
+
+
+def plan_at(space: Space | LstmSpace, values: Mapping[str, Any]) -> Plan:
+    """Return the plan at these coordinates, those of its distillation included; what is fixed has its value."""
+    prefix = "distillation."
+    taught = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+    fixed = {name: d.value for name, d in (space.distillation or {}).items() if isinstance(d, Fixed)}
+    return Plan(space.student(values), Distillation(**{**taught, **fixed}))
+
+
+def proposal_at(space: Space | LstmSpace, values: Mapping[str, Any]) -> Proposal:
+    """Return the plan at these coordinates with all that Optuna would ask for: it draws whatever is left out."""
+    plan = plan_at(space, values)
+    if isinstance(space, LstmSpace):
+        return Proposal(plan, space.encode(plan))
+    full = {**space.cuts.values(*[1.0] * len(space.cuts.free)), **values}
+    codec, usual = space.codec_of(plan.student.structure), methods.Knobs()
+    for unit in codec.method_units:
+        name = str(full.setdefault(f"{unit}.method", codec.default_method(unit)))
+        for ask in methods.get(name).asks:
+            full.setdefault(f"{unit}.{ask}", getattr(usual, ask))
+    for unit in codec.tilt_units:
+        full.setdefault(f"{unit}.tilt", 0.0)
+    return Proposal(plan, full)
+
+
+def neighbouring(space: Space | LstmSpace, values: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    """Return the coordinates of a ``neighbour``."""
     moved = _other_sizes(space, values, rng) if isinstance(space, LstmSpace) else _other_shares(space, values, rng)
-    return Plan(space.student(moved), _distillation(space.distillation or {}, values, rng))
+    return moved_settings(space.distillation or {}, {**values, **moved}, rng)
+
+
+def moved_settings(
+    domains: Mapping[str, Domain], values: Mapping[str, Any], rng: np.random.Generator
+) -> dict[str, Any]:
+    """Return ``values`` with each searched setting of the distillation moved now and then, or drawn where it lacks."""
+    settings: dict[str, Any] = {}
+    for name, domain in domains.items():
+        now = values.get(f"distillation.{name}")
+        if not isinstance(domain, Fixed) and (now is None or rng.random() < MOVED):
+            settings[f"distillation.{name}"] = _moved(domain, now, rng)
+    return {**values, **settings}
 
 
 def _other_sizes(space: LstmSpace, values: Mapping[str, Any], rng: np.random.Generator) -> dict[str, float]:
@@ -57,27 +99,19 @@ def _other_shares(space: Space, values: Mapping[str, Any], rng: np.random.Genera
             tilt = float(values.get(f"{unit}.tilt", 0.0)) + rng.normal(0, TILT_STEP)
             moved[f"{unit}.tilt"] = float(np.clip(tilt, -MAX_TILT, MAX_TILT))
     if space.codec.method_units and rng.random() < MOVED:
-        moved |= _other_method(space, rng)
+        moved |= other_method(space, rng)
     return moved
 
 
-def _other_method(space: Space, rng: np.random.Generator) -> dict[str, Any]:
+def other_method(space: Space, rng: np.random.Generator) -> dict[str, Any]:
     """Give one unit a method drawn from the list, with knobs drawn evenly."""
     unit = str(rng.choice(space.codec.method_units))
     name = str(rng.choice(list(space.codec.offered(unit))))
     values: dict[str, Any] = {f"{unit}.method": name}
     for ask in methods.get(name).asks:
-        names = methods.CATEGORIES.get(ask)
-        values[f"{unit}.{ask}"] = str(rng.choice(names)) if names else float(rng.random())
+        names, ends = methods.CATEGORIES.get(ask), SPLITS if ask == "split" else (0.0, 1.0)
+        values[f"{unit}.{ask}"] = str(rng.choice(names)) if names else float(rng.uniform(*ends))
     return values
-
-
-def _distillation(domains: Mapping[str, Domain], values: Mapping[str, Any], rng: np.random.Generator) -> Distillation:
-    settings: dict[str, Any] = {}
-    for name, domain in domains.items():
-        now = values.get(f"distillation.{name}")
-        settings[name] = _moved(domain, now, rng) if now is None or rng.random() < MOVED else now
-    return Distillation(**settings)
 
 
 def _moved(domain: Domain, now: Any, rng: np.random.Generator) -> Any:

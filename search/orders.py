@@ -3,30 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
 
 from search.trial import RungReport
-from spaces.lstm_space import LstmSpace
 from spaces.plan import Plan
-from spaces.space import Space
 
-Propose = Callable[[Space | LstmSpace, int, Sequence[Mapping[str, Any]]], Plan | None]
-"""Gets the space, the next trial's number and the front's coordinates; returns a plan, or None for the sampler."""
+
+@dataclass(frozen=True)
+class Proposal:
+    """A plan to try, and the coordinates at which it lies; None where they are still to be found by ``encode``."""
+
+    plan: Plan
+    values: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a proposer is told of a trial: plan, coordinates, and once it ended its metric, that one's error and costs.
+
+    Of a stopped trial the metric is what trials like it came to, the error how much they differed in that.
+    One that is not ``here`` belongs to an earlier run.
+    """
+
+    plan: Plan
+    values: Mapping[str, Any]
+    metric: float | None = None
+    error: float = 0.0
+    costs: Mapping[str, float] = field(default_factory=dict)
+    here: bool = True
+
+
+Propose = Callable[[int, Sequence[Seen]], Proposal | None]
+"""Gets the next trial's number and all trials that ended or run; returns a proposal, or None for the sampler."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """A trial to run: ``start`` is the checkpoint folder of an earlier attempt, where there is one."""
+    """A trial to run: ``start`` is the checkpoint folder of an earlier attempt, where there is one.
+
+    ``alone`` says that nothing else runs meanwhile: it found too little memory beside others.
+    """
 
     trial: str
     number: int
     plan: Plan
     seed: int
     start: Path | None = None
+    alone: bool = False
 
 
 @dataclass

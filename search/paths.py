@@ -6,15 +6,22 @@ import os
 import sys
 from pathlib import Path
 
+from spaces.errors import UserError
+
 
 def cache_folder() -> Path:
     """Return the folder shared by runs that is safe to delete: ``PAREDOWN_CACHE``, or one in the user's cache folder.
 
-    The folder is made when it is missing.
+    The folder is made when it is missing. Raises UserError where that is not possible.
     """
     given = os.environ.get("PAREDOWN_CACHE")
     folder = Path(given).expanduser().absolute() if given else _user_cache() / "paredown"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"PAREDOWN_CACHE: {folder} cannot be written ({error.strerror}); name another folder"
+        ) from error
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import queue
 import threading
@@ -51,18 +52,22 @@ def facts_of(work: WorkSpec, threads: int, progress: Any) -> dict[str, Any]:
 
     from search.config import config_from
     from search.quiet import quiet
-    from search.workspace import open_workspace
+    from search.workspace import blocks_of, open_workspace, settings_of
 
     quiet()
     torch.set_num_threads(threads)
-    workspace = open_workspace(config_from(yaml.safe_load(work.config)), progress=progress)
+    config, _, cache = work.driver.brought_here(config_from(yaml.safe_load(work.config)), None, work.cache)
+    os.environ["PAREDOWN_CACHE"] = cache
+    workspace = open_workspace(config, progress=progress)
     progress("calibrating", 0, 1)
     curves = workspace.curves.arrays()
+    progress("computing the teacher's outputs", 0, 1)
+    workspace.rows.teach(settings_of(config), blocks_of(config, workspace.teacher.signature.layers))
     progress("measuring the teacher", 0, 1)
     return {
         "signature": workspace.teacher.signature.to_json(),
         "curves": curves,
-        "teacher_folder": str(workspace.teacher.folder),
+        "teacher_folder": work.driver.bring(workspace.teacher.folder, work.cache),
         "teacher": teacher_facts(workspace),
         "data": data_facts(workspace),
         "chance": workspace.spec.chance(workspace.rows.validation.truth),

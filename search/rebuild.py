@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from search.config import Config, config_from
-from search.config.yaml_file import parse_value
 from search.data import TaskData, load_data
 from search.kinds import KINDS
 from search.paths import cache_folder
@@ -16,6 +15,7 @@ from search.tasks import TaskSpec
 from search.teacher import Teacher, folder_hash, labels_of
 from search.workspace import Workspace
 from spaces.errors import UserError, did_you_mean
+from spaces.plain_yaml import parse_value
 from spaces.recipe import Recipe
 
 OVERRIDABLE = ("teacher", "task", "plan.distillation", "trial", "final", "latency")
@@ -43,10 +43,32 @@ def read_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
             f"{file}: teacher.trust_remote_code: the teacher needs code of its own; read what lies in "
             f"{recipe.teacher.get('path')}, then add teacher.trust_remote_code=true to run it"
         )
+    _refuse_unconfirmed(recipe, file, [text.partition("=")[0].strip() for text in overrides])
     values = copy.deepcopy(recipe.as_dict())
     for text in overrides:
         _override(values, text)
     return Recipe.from_dict(values, str(file)) if overrides else recipe
+
+
+def _refuse_unconfirmed(recipe: Recipe, file: Path, overridden: Sequence[str]) -> None:
+    """Raise UserError for a teacher or data without a hash: whoever wrote the recipe may mean files of the reader."""
+    if recipe.teacher.get("hash") is None and not any(name.startswith("teacher.") for name in overridden):
+        place = recipe.teacher.get("path")
+        raise UserError(
+            f"{file}: teacher.hash is missing, so that any model may lie in {place}; look what lies there, then add "
+            f"teacher.path={place} to train from it"
+        )
+    if any(name.startswith("task.") for name in overridden):
+        return
+    data, known = recipe.task.get("data"), recipe.task.get("hashes") or {}
+    files = dict(data) if isinstance(data, Mapping) and "hub" not in data else {}
+    files["transfer"] = recipe.task.get("transfer")
+    for split, path in files.items():
+        if path is not None and (not isinstance(known, Mapping) or not known.get(split)):
+            raise UserError(
+                f"{file}: task.hashes has none for {split}, so that {path} may be any file; look what it is, then add "
+                "task.hashes={} to train on it"
+            )
 
 
 def config_of(recipe: Recipe, file: Path) -> Config:

@@ -21,8 +21,8 @@ from search.device import device_of
 from search.paths import cache_folder
 from search.teacher import CALIBRATION_BATCH, CALIBRATION_ROWS, finetuned_folder, make_teacher
 from search.trial_data import TARGET_BYTES
+from search.workspace import settings_of
 from spaces.cost import cost, teacher_cost
-from spaces.domains import Choices, Domain
 from spaces.errors import UserError
 from spaces.lstm_space import LstmSpace
 from spaces.plan import Distillation, Student
@@ -96,7 +96,7 @@ def rehearse(
     tokens = max(1, round(float(rows.lengths.mean())))
     batch = config.fidelity.per_device_train_batch_size
     flops = cost(student, teacher.signature, sequence_length=tokens).flops
-    device = torch.device(device_of(config.latency.device))
+    device = torch.device(device_of())  # the driver of a cluster may see none of the GPUs that are asked for
     guess = 3 * flops * batch / SPEED.get(device.type, SPEED["cpu"])
     measured = 3 * guess < MOST_SECONDS
     threads = max(1, int(config.resources.cpu))
@@ -191,20 +191,9 @@ def _teacher_steps(config: Config, examples: float) -> float:
     return config.teacher.finetune.num_train_epochs * -(-examples // 32) + calibration
 
 
-def _values(domain: Domain) -> tuple[object, ...]:
-    """Return the words that a domain of words may take."""
-    return domain.values if isinstance(domain, Choices) else (domain.to_value(),)
-
-
 def _target_bytes(config: Config, data: TaskData, signature: Signature, spec: TaskSpec, tokens: int) -> int:
     """Return the bytes of the teacher's cached outputs for every objective that may be chosen."""
-    section = config.space.distillation
-    taught = [
-        Distillation(str(objective), schedule=str(schedule), layer_map=str(layer_map))
-        for objective in _values(section.objective)
-        for schedule in _values(section.schedule)
-        for layer_map in _values(section.layer_map)
-    ]
+    taught = settings_of(config)
     level = spec.level
     blocks = signature.layers if config.space.student is None else 0
     names = {name for settings in taught for name in needed_for(settings, blocks, signature.layers, level)}

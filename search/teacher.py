@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,8 @@ from search.backbone import resolve
 from search.device import device_of
 from spaces.canonical import short_hash
 from spaces.errors import UserError
+from spaces.reading import read_mapping
+from spaces.sharing import making
 from spaces.signature import Signature, read_signature
 
 if TYPE_CHECKING:
@@ -96,14 +97,15 @@ class Teacher:
         drawn = np.random.default_rng(0).permutation(len(data))[:CALIBRATION_ROWS]
         rows = data.take(np.sort(drawn))
         file = self.cache / "calibrations" / f"{self.hash}-{rows.hash}.safetensors"
-        if file.exists():
-            with suppress(UserError):  # of another version, or damaged: the cache is made again
-                return Calibration.load(file)
-        batches = (collate(rows, indices).inputs for indices in order(rows, CALIBRATION_BATCH, 0, 0))
-        calibration = calibrate(self.model, batches, seed=0)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        calibration.save(file)
-        return calibration
+        with nullcontext() if file.exists() else making(file):
+            if file.exists():
+                with suppress(UserError):  # of another version, or damaged: the cache is made again
+                    return Calibration.load(file)
+            batches = (collate(rows, indices).inputs for indices in order(rows, CALIBRATION_BATCH, 0, 0))
+            calibration = calibrate(self.model, batches, seed=0)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            calibration.save(file)
+            return calibration
 
     def word_order(self, data: Sequence[Encoded]) -> list[int]:
         """Return the words that ``data`` use, special ones first, then by how often; counted once."""
@@ -198,7 +200,7 @@ def labels_of(source: str, trust_remote_code: bool = False) -> tuple[str, ...] |
     file = Path(source) / "config.json"
     try:
         if file.exists():
-            names = _named_outputs(json.loads(file.read_text(encoding="utf-8")))
+            names = _named_outputs(read_mapping(file))
         else:
             from transformers import AutoConfig
 
@@ -294,7 +296,6 @@ def _as_loaded(folder: Path, model: Any) -> bool:
 def _load(source: str, config: TeacherConfig, spec: TaskSpec, *, new_head: bool) -> tuple[Any, Any]:
     import torch
     import transformers
-    from safetensors import SafetensorError
 
     from compressors.apply import refuse_two_stacks
     from compressors.signature import signature_of
@@ -310,11 +311,12 @@ def _load(source: str, config: TeacherConfig, spec: TaskSpec, *, new_head: bool)
             trust_remote_code=config.trust_remote_code,
             dtype="float32",
             output_loading_info=True,
+            use_safetensors=True,  # the other format is a pickle
             **arguments,
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        sentence = str(error).strip().splitlines()[0]
-        raise UserError(f"teacher.model: {config.model!r} cannot be loaded ({sentence})") from error
+    except Exception as error:  # transformers and tokenizers raise whatever a file leads to
+        raise UserError(f"teacher.model: {config.model!r} cannot be loaded ({_reason(source, error)})") from error
+    check_tokenizer(tokenizer, f"teacher.model: {config.model!r}", model.get_input_embeddings().num_embeddings)
     if not new_head:
         _check_head(config.model, model, report, spec)
     refuse_two_stacks(signature_of(model))
@@ -328,6 +330,29 @@ def _agree_on_padding(model: Any, tokenizer: Any) -> None:
         tokenizer.pad_token = tokenizer.eos_token
     if getattr(model.config, "pad_token_id", None) is None:
         model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def check_tokenizer(tokenizer: Any, where: str, words: int) -> None:
+    """Raise UserError for a tokenizer that knows no words, or more than the model has.
+
+    transformers makes an empty one where a folder has none: every text would be read as unknown words.
+    """
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise UserError(f"{where}: there is no tokenizer; put its files (tokenizer.json or vocab.txt) beside the model")
+    if len(tokenizer) > words:
+        raise UserError(
+            f"{where}: its tokenizer knows {len(tokenizer):,} words and the model {words:,}; "
+            "give the tokenizer that the model was trained with"
+        )
+
+
+def _reason(source: str, error: Exception) -> str:
+    """Return why a model is not loaded, in one line."""
+    folder = Path(source)
+    pickled = sorted(file.name for file in folder.glob("*.bin")) if folder.is_dir() else []
+    if pickled and not any(folder.glob("*.safetensors")):
+        return f"{pickled[0]} is a pickle, which is not read; save the model again as safetensors"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _check_head(name: str, model: Any, report: dict[str, Any], spec: TaskSpec) -> None:

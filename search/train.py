@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,22 @@ class TrainResult:
         known = [name for name in names if name in self.achieved]
         cells = [(name, self._cell(self.expected, name), self._cell(self.achieved, name)) for name in known]
         return [("", "expected", "achieved"), *cells]
+
+    def sentence(self) -> str:
+        """Say whether the metric is what was expected: within two standard errors of the difference; else empty."""
+        from analysis.words import metric_value
+        from spaces.objectives import METRICS
+
+        values = [v.get(self.metric) for v in (self.expected, self.achieved)]
+        if None in values:
+            return ""
+        expected, achieved = (float(value) for value in values if value is not None)
+        errors = [float(v.get(f"{self.metric}_se") or 0.0) for v in (self.expected, self.achieved)]
+        gain = achieved - expected if METRICS[self.metric] == "maximize" else expected - achieved
+        within = abs(gain) <= 2 * math.hypot(*errors)
+        verdict = "within its spread" if within else "better than that" if gain > 0 else "worse than that"
+        was = f"{metric_value(self.metric, expected)}" + (f" ± {errors[0]:.3f}" if errors[0] else "")
+        return f"{self.metric} {metric_value(self.metric, achieved)}: {was} was expected, so {verdict}"
 
     def _cell(self, values: Mapping[str, Any], name: str) -> str:
         from analysis.words import metric_value, number

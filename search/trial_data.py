@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
+
+from spaces.sharing import making
 
 if TYPE_CHECKING:
     from compressors.distill.batches import Encoded
@@ -88,21 +91,25 @@ class TrialData:
         ``layers`` are the student's blocks.
         """
         from compressors.distill.objective import needed_for
-        from compressors.distill.targets import prepare_targets
 
         rows = self.distilled(settings)
         names = needed_for(settings, layers, self.teacher.signature.layers, rows.level)
         if not names:
             return None
-        # what the teacher says of a mixture cannot be known before it is drawn
-        folder = None if settings.mixup else self.teacher.cache / "targets" / self.teacher.hash / rows.hash
+        return self._outputs(rows, names, known=not settings.mixup)
+
+    def _outputs(self, rows: Encoded, names: Iterable[str], *, known: bool = True) -> Targets:
+        """Return outputs from the cache; what the teacher says of a mixture is not ``known`` before it is drawn."""
+        from compressors.distill.targets import prepare_targets
+
+        folder = self.teacher.cache / "targets" / self.teacher.hash / rows.hash
         return prepare_targets(
             rows,
             names,
-            folder,
+            folder if known else None,
             teacher=lambda: self.teacher.model,
             signature=self.teacher.signature,
-            budget_bytes=0 if settings.mixup else TARGET_BYTES,
+            budget_bytes=TARGET_BYTES if known else 0,
         )
 
     @cached_property
@@ -116,14 +123,36 @@ class TrialData:
 
         exact = "" if autocast else "-float32"
         file = self.teacher.cache / "logits" / f"{self.teacher.hash}-{rows.hash}{exact}.npy"
-        with suppress(OSError, ValueError, EOFError):  # missing or damaged: made again
-            return _by_row(np.load(file, allow_pickle=False), rows)
-        outputs = predict(self.teacher.model, rows, autocast=autocast)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.stem}.{uuid4().hex}.npy")
-        np.save(partial, outputs if isinstance(outputs, np.ndarray) else np.concatenate(outputs), allow_pickle=False)
-        partial.replace(file)
-        return outputs
+        with nullcontext() if file.exists() else making(file):
+            with suppress(OSError, ValueError, EOFError):  # not there, or damaged
+                return _by_row(np.load(file, allow_pickle=False), rows)
+            outputs = predict(self.teacher.model, rows, autocast=autocast)
+            flat = outputs if isinstance(outputs, np.ndarray) else np.concatenate(outputs)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_name(f".{file.stem}.{uuid4().hex}.npy")
+            np.save(partial, flat, allow_pickle=False)
+            partial.replace(file)
+            return outputs
+
+    def teach(self, settings: Sequence[Distillation], blocks: Iterable[int]) -> None:
+        """Compute what the teacher shows for all ``settings`` and students of ``blocks`` blocks, in one pass.
+
+        What does not fit the budget is left to the steps.
+        """
+        from compressors.distill.objective import needed_for
+
+        depth = self.teacher.signature.layers
+        counts = list(blocks)
+        rows: dict[str, Encoded] = {}
+        wanted: dict[str, list[str]] = {}
+        for each in settings:
+            distilled = self.distilled(each)
+            rows[distilled.hash] = distilled
+            for count in counts:
+                wanted.setdefault(distilled.hash, []).extend(needed_for(each, count, depth, distilled.level))
+        for key, names in wanted.items():
+            if names:
+                self._outputs(rows[key], names)
 
 
 def with_teacher(rows: Encoded, outputs: Any) -> Encoded:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.device import device_of
+from search.driver_files import DriverFiles
+from search.halt import is_full_disk
+from search.memory import free_memory, is_out_of_memory, limit_memory
 from search.trial import Outcome, RungReport, run_trial
+from spaces.errors import UserError
 from spaces.plan import Plan
 
 if TYPE_CHECKING:
@@ -23,7 +27,8 @@ class WorkSpec:
     """What a worker needs to open the workspace: the resolved config as YAML, and facts that the driver knows.
 
     ``cache`` is the shared cache folder; ``limits`` are constraints that are measured before the first step;
-    ``teacher`` is the run's own copy of the teacher, once it is made.
+    ``teacher`` is the run's own copy of the teacher, once it is made; ``gpu`` is the share of one that a trial has;
+    ``driver`` says where files of the driver are.
     """
 
     config: str
@@ -32,6 +37,8 @@ class WorkSpec:
     threads: int = 1
     limits: tuple[tuple[str, float], ...] = ()
     teacher: str | None = None
+    gpu: float = 0.0
+    driver: DriverFiles = field(default_factory=DriverFiles)
 
 
 class ConstraintBroken(Exception):
@@ -50,31 +57,47 @@ def workspace_of(work: WorkSpec) -> Workspace:
     from search.quiet import quiet
     from search.workspace import open_workspace
 
-    os.environ["PAREDOWN_CACHE"] = work.cache
     quiet()
     torch.set_num_threads(work.threads)
-    return open_workspace(config_from(yaml.safe_load(work.config)), quiet_ms=work.quiet_ms, teacher_folder=work.teacher)
+    config, teacher, cache = work.driver.brought_here(
+        config_from(yaml.safe_load(work.config)), work.teacher, work.cache
+    )
+    os.environ["PAREDOWN_CACHE"] = cache
+    return open_workspace(config, quiet_ms=work.quiet_ms, teacher_folder=teacher)
 
 
 def train_trial(config: dict[str, Any], work: WorkSpec) -> None:
     """Run one trial and report its rungs to Ray Tune; what goes wrong in it is reported, never raised.
 
-    ``config`` has trial, plan (JSON), seed and start: the folder where the run keeps the checkpoint of its last rung,
-    from which Ray starts a trial again whose worker died.
+    ``config`` has trial, plan (JSON), seed, alone (nothing else runs) and start: the folder where the run keeps the
+    checkpoint of its last rung, from which Ray starts a trial again whose worker died. A rung's state and the finished
+    model are put on the driver's disk before they are reported: ``files`` names the folder.
     """
     from ray import tune
 
+    tune.report(_outcome(config, work))
+
+
+def _outcome(config: dict[str, Any], work: WorkSpec) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(prefix="paredown-"))
     try:
         outcome = _train(config, work, folder)
-        columns = json.dumps(outcome.columns)
-        tune.report({"complete": True, "columns": columns}, checkpoint=tune.Checkpoint.from_directory(folder / "model"))
+        files = work.driver.take(folder / "model")
+        return {"complete": True, "columns": json.dumps(outcome.columns), "files": files}
     except ConstraintBroken as broken:
-        tune.report({"refused": str(broken)})
+        return {"refused": str(broken)}
     except Exception as error:  # the trial's own failure: told with its reason, and never the run's end
-        tune.report({"failed": failure(error)})
+        return trouble(error)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        free_memory()
+
+
+def trouble(error: Exception) -> dict[str, Any]:
+    """Return what is reported of an error: of the machine (memory, disk), or of the trial itself."""
+    if is_out_of_memory(error):
+        return {"out_of_memory": failure(error)}
+    return {"full_disk" if is_full_disk(error) else "failed": failure(error)}
 
 
 def _train(config: dict[str, Any], work: WorkSpec, folder: Path) -> Outcome:
@@ -83,35 +106,36 @@ def _train(config: dict[str, Any], work: WorkSpec, folder: Path) -> Outcome:
     from search.trial import STATE_FILE
 
     space = workspace_of(work)
-    earlier = tune.get_checkpoint()
-    places = [Path(earlier.path)] if earlier is not None else []
-    places += [Path(config["start"])] if config["start"] else []
-    start = next((place / STATE_FILE for place in places if (place / STATE_FILE).exists()), None)
+    limit_memory(1.0 if config.get("alone") else work.gpu)
+    start = work.driver.give(config["start"], STATE_FILE, folder / "start") if config["start"] else None
 
     def report(rung: RungReport) -> bool:
         if rung.rung == 0:
             check_limits(rung, work)
         state = folder / STATE_FILE
-        kept = None
-        if state.exists():
-            (folder / "rung").mkdir(exist_ok=True)
-            shutil.copy2(state, folder / "rung" / STATE_FILE)
-            kept = tune.Checkpoint.from_directory(folder / "rung")
-        tune.report(packed(rung), checkpoint=kept)
+        tune.report(packed(rung) | {"files": work.driver.take(folder, STATE_FILE) if state.exists() else None})
         return False  # a trial that is to stop is stopped by the scheduler
 
-    return run_trial(
-        Plan.from_json(config["plan"]),
-        space.teacher,
-        space.rows,
-        space.budget,
-        seed=config["seed"],
-        meter=space.meter,
-        device=device_of(),
-        folder=folder,
-        start=start,
-        report=report,
-    )
+    def run(start: Path | None) -> Outcome:
+        return run_trial(
+            Plan.from_json(config["plan"]),
+            space.teacher,
+            space.rows,
+            space.budget,
+            seed=config["seed"],
+            meter=space.meter,
+            device=device_of(),
+            folder=folder,
+            start=start,
+            report=report,
+        )
+
+    try:
+        return run(start)
+    except UserError:
+        if start is None:
+            raise
+    return run(None)  # the checkpoint is damaged, or of an older version
 
 
 def check_limits(rung: RungReport, work: WorkSpec) -> None:

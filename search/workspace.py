@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +19,9 @@ from search.teacher import Progress, Teacher, folder_hash, label_order, labels_o
 from search.trial_data import TrialData
 from spaces.curves import Curves
 from spaces.cuts import PARTS
-from spaces.domains import Domain
+from spaces.domains import Choices, Domain, Range
 from spaces.lstm_space import GRIDS, LstmSpace
+from spaces.plan import Distillation
 from spaces.signature import Signature
 from spaces.space import Space
 
@@ -153,3 +155,35 @@ def domains_of(config: Config) -> dict[str, Domain]:
     """Return the kept fractions of what a config cuts."""
     parts = {part: getattr(config.space.structure, part) for part in PARTS}
     return {part: domain for part, domain in parts.items() if domain is not None}
+
+
+def settings_of(config: Config) -> list[Distillation]:
+    """Return the settings that need different outputs of the teacher, of all that a search may choose."""
+    section = config.space.distillation
+    return [
+        Distillation(str(objective), schedule=str(schedule), layer_map=str(layer_map))
+        for objective in _values(section.objective)
+        for schedule in _values(section.schedule)
+        for layer_map in _values(section.layer_map)
+    ]
+
+
+def blocks_of(config: Config, layers: int) -> range:
+    """Return the numbers of blocks that students may have where the teacher has ``layers``; LSTMs have none."""
+    if config.space.student is not None:
+        return range(1)
+    domain = domains_of(config).get("layers")
+    if domain is None:
+        return range(layers, layers + 1)
+    return range(max(1, math.floor(_least(domain) * layers)), layers + 1)
+
+
+def _least(domain: Domain) -> float:
+    if isinstance(domain, Range):
+        return domain.low
+    return min(float(str(value)) for value in _values(domain))
+
+
+def _values(domain: Domain) -> tuple[object, ...]:
+    """Return the values of a domain that is no range."""
+    return domain.values if isinstance(domain, Choices) else (domain.to_value(),)

@@ -26,12 +26,14 @@ ATTENTION_OBJECTIVES = tuple(name for name in OBJECTIVES if "attention" in name 
 SCHEDULES = ("joint", "stages")
 UNFREEZING = ("all", "gradual")
 LAYER_MAPS = ("own", "random")
+MASK_SCORES = ("data", "movement")
 
 WORDS: Mapping[str, tuple[str, ...]] = {
     "objective": OBJECTIVES,
     "schedule": SCHEDULES,
     "unfreeze": UNFREEZING,
     "layer_map": LAYER_MAPS,
+    "mask_scores": MASK_SCORES,
 }
 """Fields that are one of a few words."""
 
@@ -54,6 +56,8 @@ class Distillation:
 
     ``shrink_rounds``: the matrices shrink to their stored form in so many cuts, the kept fraction after cut w of R is
     final^(w/R) (LadaBERT); 1 starts from the closed form. ``shrink_share`` of the steps are spent shrinking.
+    ``mask_scores: movement`` chooses what masks cut after the first step by how training has moved the weights, the
+    sum over steps of -w dL/dw (Sanh et al., NeurIPS 2020), in place of what the data say of their size.
     ``regrow`` lets a pruned weight come back (LadaBERT), else weight and gradient stay zero. ``penalty`` is lambda of
     the reweighted group lasso on what will be pruned (Li et al. 2020), trained for ``shrink_share`` before the cut,
     its weights made anew ``penalty_updates`` times; 0 is off.
@@ -79,6 +83,7 @@ class Distillation:
     unfreeze: str = "all"
     layer_map: str = "own"
     mixup: float = 0.0
+    mask_scores: str = "data"
 
     def __post_init__(self) -> None:
         """Round the numbers and refuse what cannot be trained."""

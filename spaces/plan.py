@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -13,6 +12,7 @@ from spaces.canonical import canonical_json, short_hash
 from spaces.distillation import ATTENTION_OBJECTIVES, OBJECTIVES, Distillation
 from spaces.errors import UserError, did_you_mean
 from spaces.lstm import Lstm
+from spaces.reading import parse_json, read_json
 
 __all__ = [
     "ATTENTION_OBJECTIVES",
@@ -227,21 +227,15 @@ class Plan:
     @classmethod
     def from_json(cls, text: str) -> Plan:
         """Inverse of ``to_json``."""
-        try:
-            value = json.loads(text)
-        except ValueError as error:
-            raise UserError(f"plan: not JSON ({error})") from error
-        return cls.from_dict(value)
+        return cls.from_dict(parse_json(text, "plan"))
 
     @classmethod
     def read(cls, file: Path) -> Plan:
         """Read a plan from a JSON file."""
         try:
-            return cls.from_json(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"{file}: cannot be read ({error.strerror})") from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"{file}: byte {error.start} is not UTF-8 text") from error
+            return cls.from_dict(read_json(file))
+        except UserError as error:
+            raise UserError(str(error) if str(error).startswith(str(file)) else f"{file}: {error}") from error
 
 
 def _only(value: Mapping[str, Any], allowed: list[str], where: str) -> None:

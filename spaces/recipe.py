@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from spaces.errors import UserError, did_you_mean
+from spaces.plain_yaml import Limits, dump_yaml, read_yaml
 from spaces.plan import Plan
 
 FORMAT = 1
-MAX_BYTES = 20_000_000
+LIMITS = Limits(bytes=10_000_000, values=500_000)
+"""Room for a plan that names each of 100,000 matrices."""
 
 _HEAD = """\
 # A recipe of paredown: the plan of one student and all that it takes to train it.
@@ -54,14 +54,7 @@ class Recipe:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the recipe, replacing the file in one step, and return its path."""
         file = Path(path)
-        body = yaml.safe_dump(self.as_dict(), sort_keys=False, width=120, allow_unicode=True)
-        partial = file.with_name(f".{file.name}.partial")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(_HEAD.format(name=file.name) + body, encoding="utf-8")
-            partial.replace(file)
-        except OSError as error:
-            raise UserError(f"{file}: cannot be written ({error.strerror})") from error
+        write_text(file, _HEAD.format(name=file.name) + dump_yaml(self.as_dict()))
         return file
 
     @classmethod
@@ -82,6 +75,7 @@ class Recipe:
         for key, part in parts.items():
             if not isinstance(part, Mapping):
                 raise UserError(f"{where}: {key} is {part!r}; expected a mapping")
+            _check(key, part, where)
         try:
             return cls(plan=Plan.from_dict(value["plan"]), **parts)
         except UserError as error:
@@ -90,28 +84,74 @@ class Recipe:
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Recipe:
         """Read a recipe; raises UserError with the file's name for anything that is none."""
-        file = Path(path)
-        try:
-            if file.stat().st_size > MAX_BYTES:
-                raise UserError(f"{file}: larger than {MAX_BYTES // 1_000_000} MB, which no recipe is")
-            value = yaml.load(file.read_text(encoding="utf-8"), Loader=_PlainLoader)
-        except OSError as error:
-            raise UserError(f"{file}: cannot be read ({error.strerror})") from error
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            line = getattr(getattr(error, "problem_mark", None), "line", None)
-            at = f":{line + 1}" if line is not None else ""
-            raise UserError(f"{file}{at}: not YAML that can be read") from error
-        return cls.from_dict(value, str(file))
+        return cls.from_dict(read_yaml(Path(path), LIMITS)[0], str(path))
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """The safe loader without aliases, which we never write: a few of them can stand for millions of values."""
+def write_text(file: Path, text: str) -> None:
+    """Write a file that the user named, replacing it in one step; raises UserError where that cannot be."""
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error.strerror})") from error
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", mark)
-        return super().compose_node(parent, index)
+
+@dataclass(frozen=True)
+class _Rule:
+    """What a value may be, in words, and whether one is."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_TEXT = _Rule("text", lambda value: isinstance(value, str) and bool(value))
+_COUNT = _Rule("a whole number from 1", _is_count)
+_NUMBER = _Rule("a number", _is_number)
+_MAPPING = _Rule("a mapping", lambda value: isinstance(value, Mapping))
+_ALLOWED: Mapping[str, Mapping[str, _Rule]] = {
+    "teacher": {
+        "path": _TEXT,
+        "hash": _Rule("16 hex digits", lambda value: value is None or isinstance(value, str)),
+        "trust_remote_code": _Rule("true or false", lambda value: isinstance(value, bool)),
+        "model": _TEXT,
+    },
+    "trial": {
+        "max_steps": _COUNT,
+        "rungs": _Rule(
+            "a list of fractions", lambda value: isinstance(value, list | tuple) and all(map(_is_number, value))
+        ),
+        "per_device_train_batch_size": _COUNT,
+        "seed": _Rule("a whole number from 0", lambda value: value == 0 or _is_count(value)),
+        "threads": _COUNT,
+    },
+}
+"""The keys of the sections that no config checks."""
+_NEEDED = {"teacher": {"path": _TEXT}, "task": {"kind": _TEXT, "data": _MAPPING}}
+
+
+def _check(section: str, values: Mapping[str, Any], where: str) -> None:
+    """Raise UserError for a key that a section does not know, one that it lacks, or a value that is not allowed."""
+    known = _ALLOWED.get(section)
+    for key, value in values.items():
+        if known is not None and key not in known:
+            close = did_you_mean(str(key), list(known))
+            raise UserError(f"{where}: {section}.{key}: this key is not known{close}; allowed: {', '.join(known)}")
+        rule = _NUMBER if section == "expected" else (known or _NEEDED.get(section, {})).get(key)
+        if rule is not None and not rule.holds(value):
+            raise UserError(f"{where}: {section}.{key} is {value!r}; allowed: {rule.words}")
+    for key in _NEEDED.get(section, {}):
+        if key not in values:
+            raise UserError(f"{where}: {section} has no {key}; expected {_NEEDED[section][key].words}")
 
 
 def _plain(value: Any) -> Any:

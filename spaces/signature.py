@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,8 +12,9 @@ from typing import Any
 
 from spaces.canonical import canonical_json, short_hash
 from spaces.errors import UserError
+from spaces.reading import parse_json, read_mapping
 from spaces.roles import find_roles, natural_key
-from spaces.tensors import TensorSpec
+from spaces.tensors import BYTES, TensorSpec, read_header
 
 _RECOMPUTED = re.compile(r"(^|\.)(position_ids|rotary_emb\.inv_freq)$")
 """Buffers that older files hold and that models compute themselves; transformers ignores them when it loads."""
@@ -100,15 +99,20 @@ class Signature:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Signature:
-        """Inverse of ``as_dict``."""
-        modules = tuple(Module(**{**m, "shape": tuple(m["shape"])}) for m in value["modules"])
-        tensors = tuple(TensorSpec(n, d, tuple(s)) for n, d, s in value["tensors"])
-        return cls(**{**value, "modules": modules, "tensors": tensors})
+        """Inverse of ``as_dict``; raises UserError for anything that is no signature."""
+        try:
+            modules = tuple(Module(**{**m, "shape": tuple(m["shape"])}) for m in value["modules"])
+            tensors = tuple(TensorSpec(n, d, tuple(s)) for n, d, s in value["tensors"])
+            made = cls(**{**value, "modules": modules, "tensors": tensors})
+        except (TypeError, ValueError, LookupError) as error:
+            raise UserError(f"signature: this is none ({error})") from error
+        _check_types(made)
+        return made
 
     @classmethod
     def from_json(cls, text: str) -> Signature:
         """Inverse of ``to_json``."""
-        return cls.from_dict(json.loads(text))
+        return cls.from_dict(parse_json(text, "signature"))
 
 
 def make_signature(
@@ -142,7 +146,8 @@ def make_signature(
         Module(path, kind, shape, dtype, f"{path}.bias" in names, (ties or {}).get(path), *roles[path])
         for path, kind, shape, dtype in matrices
     )
-    architectures = config.get("architectures") or ["unknown"]
+    named = config.get("architectures")
+    architectures = named if isinstance(named, list) and named else ["unknown"]
     layers = len({m.block for m in modules if m.block is not None})
     groups = config.get("num_hidden_groups")
     repeats = int(config.get("num_hidden_layers", groups)) // groups if isinstance(groups, int) and groups else 1
@@ -163,21 +168,26 @@ def read_signature(folder: Path) -> Signature:
     Raises UserError when either file is missing or not what it should be.
     """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_mapping(folder / "config.json")
         tensors = read_header(folder / "model.safetensors")
-    except (OSError, ValueError, KeyError, struct.error) as error:
+    except UserError as error:
         raise UserError(f"{folder}: not a model folder with config.json and model.safetensors ({error})") from error
     return make_signature(config, tensors)
 
 
-def read_header(file: Path) -> list[TensorSpec]:
-    """Return what a safetensors file holds, from its header alone."""
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        if length > 100_000_000:
-            raise ValueError(f"{file}: header of {length} bytes")
-        header = json.loads(stream.read(length))
-    return [TensorSpec(k, v["dtype"], tuple(v["shape"])) for k, v in header.items() if k != "__metadata__"]
+def _check_types(signature: Signature) -> None:
+    """Raise UserError for a signature whose parts are not what they are called: files come from strangers."""
+    texts = [signature.architecture, signature.model_type, *(m.path for m in signature.modules)]
+    texts += [word for m in signature.modules for word in (m.kind, m.dtype, m.role)]
+    sizes = [signature.hidden_size, signature.layers, signature.heads, signature.head_size]
+    sizes += [signature.intermediate_size, signature.vocab_size]
+    sizes += [side for m in signature.modules for side in m.shape] + [s for t in signature.tensors for s in t.shape]
+    texts += [t.name for t in signature.tensors]
+    right = all(isinstance(text, str) for text in texts) and all(type(n) is int and 0 <= n < 2**53 for n in sizes)
+    right &= all(isinstance(m.bias, bool) and len(m.shape) == 2 for m in signature.modules)
+    right &= all(isinstance(m.tie, str | None) and isinstance(m.block, int | None) for m in signature.modules)
+    if not right or any(t.dtype not in BYTES for t in signature.tensors):
+        raise UserError("signature: this is none: a name, size, shape or dtype in it is no such thing")
 
 
 def _widths(config: Mapping[str, Any], tensors: Sequence[TensorSpec]) -> dict[str, int]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from analysis.figures import style
-from analysis.front import complete, gains_above
+from analysis.front import Reference, complete, gains_above
+from spaces.objectives import objective
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -23,19 +24,21 @@ class HypervolumeData(NamedTuple):
     values: list[float]
 
 
-def hypervolume_data(run: Run) -> HypervolumeData:
-    """Return the history; empty without a reference. Failed and stopped trials cost steps and add no volume.
+def hypervolume_data(run: Run, reference: Reference | None = None) -> HypervolumeData:
+    """Return the history above ``reference``, by default the run's own; empty without one.
 
+    Failed and stopped trials cost steps and add no volume.
     Volumes are without the latency tolerance, so the last one may exceed ``Run.hypervolume()`` by a hair.
     """
     ended = run.trials[run.trials["state"] != "RUNNING"]
-    if run.reference is None or ended.empty:
+    reference = reference or run.reference
+    if reference is None or ended.empty:
         return HypervolumeData([], [], [])
     import moocore
 
-    usable = set(complete(ended, run.objectives).index)
-    gains = dict(zip(ended.index, gains_above(ended, run.reference), strict=True))
-    best = np.zeros((0, len(run.reference.objectives)))
+    usable = set(complete(ended, [objective(name) for name in reference.objectives]).index)
+    gains = dict(zip(ended.index, gains_above(ended, reference), strict=True))
+    best = np.zeros((0, len(reference.objectives)))
     values, volume = [], 0.0
     for label in ended.index:
         gain = gains[label]
@@ -47,11 +50,18 @@ def hypervolume_data(run: Run) -> HypervolumeData:
     return HypervolumeData([str(t) for t in ended["trial"]], steps, values)
 
 
+def rises(data: HypervolumeData) -> HypervolumeData:
+    """Return the history where it rises, and its first and last trial: the same line of steps with fewer points."""
+    last = len(data.values) - 1
+    kept = [i for i, v in enumerate(data.values) if i in (0, last) or v > data.values[i - 1]]
+    return HypervolumeData(*([part[i] for i in kept] for part in data))  # type: ignore[arg-type]
+
+
 def hypervolume_figure(run: Run) -> go.Figure:
     """Draw ``hypervolume_data`` as steps."""
     import plotly.graph_objects as go
 
-    data = hypervolume_data(run)
+    data = rises(hypervolume_data(run))
     line = go.Scatter(
         x=data.steps,
         y=data.values,

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
     from analysis.run import Run
 
-MOST = 6
+MOST = 5
 """Coordinates that are drawn at most."""
 
 SHARED = 0.9
 """A coordinate is drawn when at least this share of the complete trials has it: lines cannot have holes."""
+
+LONGEST = 15
+"""Letters of a word at an axis: a longer one would run into the axis beside it."""
 
 LOG_RATIO = 20.0
 """A coordinate whose values span a larger factor is drawn on a log axis."""
@@ -47,12 +50,17 @@ class ParallelData(NamedTuple):
 
 def parallel_data(run: Run) -> ParallelData:
     """Return the axes: the most important coordinates that nearly all complete trials have; rows without one go."""
-    rows = complete(run.trials, [run.metric, *run.costs])
-    names = important(run, rows)
-    rows = rows.dropna(subset=names)
-    dimensions = [_dimension(name, name.removeprefix("p."), rows[name]) for name in names]
+    names, rows = parallel_rows(run)
+    dimensions = [_dimension(name, axis_title(name), rows[name]) for name in names]
     dimensions += [_dimension(o.name, words.title(o.name), rows[o.name]) for o in (*run.costs, run.metric)]
     return ParallelData([str(t) for t in rows["trial"]], dimensions, rows[run.metric.name].astype(float).tolist())
+
+
+def parallel_rows(run: Run) -> tuple[list[str], pd.DataFrame]:
+    """Return the columns of the coordinates that are drawn, and the trials that have them all."""
+    rows = complete(run.drawn, [run.metric, *run.costs])
+    names = important(run, rows)
+    return names, rows.dropna(subset=names)
 
 
 def important(run: Run, rows: pd.DataFrame) -> list[str]:
@@ -92,7 +100,7 @@ def _dimension(name: str, title: str, values: pd.Series[Any]) -> Dimension:
     if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
         labels = sorted({str(v) for v in values})
         codes = {label: float(i) for i, label in enumerate(labels)}
-        return Dimension(name, title, [codes[str(v)] for v in values], list(codes.values()), labels, False)
+        return Dimension(name, title, [codes[str(v)] for v in values], list(codes.values()), shortened(labels), False)
     numbers = values.astype(float)
     if numbers.empty:
         return Dimension(name, title, [], [], [], False)
@@ -101,3 +109,15 @@ def _dimension(name: str, title: str, values: pd.Series[Any]) -> Dimension:
     drawn = np.log10(numbers) if log else numbers
     ticks = [float(t) for t in np.linspace(drawn.min(), drawn.max(), 5)]
     return Dimension(name, title, drawn.tolist(), ticks, [f"{10**t if log else t:.3g}" for t in ticks], log)
+
+
+def axis_title(name: str) -> str:
+    """Return what stands over the axis of a coordinate: its name without the part that all of its kind share."""
+    return name.removeprefix("p.").removeprefix("distillation.").replace("_", " ")
+
+
+def shortened(labels: list[str]) -> list[str]:
+    """Return labels of at most ``LONGEST`` letters, the middle left out; the whole ones where two would be the same."""
+    half = LONGEST // 2
+    short = [label if len(label) <= LONGEST else f"{label[:half]}…{label[-half:]}" for label in labels]
+    return short if len(set(short)) == len(labels) else labels

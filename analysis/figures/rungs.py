@@ -24,10 +24,15 @@ class Curve(NamedTuple):
 
 
 def rungs_data(run: Run) -> list[Curve]:
-    """Return a curve per trial that reached a rung, the front's last, so that they are drawn on top."""
+    """Return a curve per trial that reached a rung, the front's last, so that they are drawn on top.
+
+    Of ended trials those that are drawn (``Run.drawn``), and all that run or failed.
+    """
     best = set(run.front()["trial"])
     states = dict(zip(run.trials["trial"], run.trials["state"], strict=True))
+    left_out = set(run.trials.loc[run.trials["state"].isin(["COMPLETE", "STOPPED"]), "trial"]) - set(run.drawn["trial"])
     rows = run.rungs.dropna(subset=["step", "metric"]).sort_values(["trial", "step"])
+    rows = rows[~rows["trial"].isin(left_out)]
     curves = [
         Curve(
             str(trial),
@@ -53,7 +58,7 @@ def rungs_figure(run: Run) -> go.Figure:
         ("front", [c for c in curves if c.on_front], {"color": style.BLUE}),
     ):
         if chosen:
-            figure.add_trace(_joined(name, chosen, {"width": 1.3, **how}))
+            figure.add_trace(_joined(name, chosen, {"width": style.crowded(1.4, len(chosen)), **how}))
     figure.update_layout(style.layout(height=360))
     figure.update_xaxes(style.axis("training step"))
     figure.update_yaxes(style.metric_axis(run.metric.name, words.title(run.metric.name)))

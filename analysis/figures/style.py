@@ -14,14 +14,15 @@ SERIES = (BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, "#6B4C9A", GREY)
 FADED = "rgba(138,143,152,0.45)"
 """What stands back: trials off the front, stopped trials."""
 
-BARS = "rgba(0,114,178,0.5)"
-"""Interval bars of blue points; lighter, so that sixty of them leave the points readable."""
+BARS = {BLUE: "rgba(0,114,178,0.5)", ORANGE: "rgba(213,94,0,0.45)", GREEN: "rgba(0,158,115,0.45)"}
+"""Interval bars by the colour of their points; lighter, so that sixty of them leave the points readable."""
 
 HEAT = [[0.0, "#F1F5F9"], [0.25, "#BBD7EC"], [0.5, "#6BAED6"], [0.75, "#2878B5"], [1.0, "#0B3C6F"]]
 """Light to dark in one hue: order survives in grey and for every kind of colour blindness."""
 
-SCALE = "Cividis"
-"""The continuous scale for metrics; made for colour-blind readers."""
+SCALE = [[0.0, "#E0A93B"], [0.5, "#7C8B99"], [1.0, "#0B3C6F"]]
+"""The continuous scale for metrics, from amber to navy, darker throughout: what is best stands out on white. Blue and
+orange are told apart by colour-blind readers."""
 
 FONT = "ui-sans-serif, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
@@ -43,6 +44,11 @@ def layout(**more: Any) -> dict[str, Any]:
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
         **more,
     }
+
+
+def crowded(size: float, count: int) -> float:
+    """Return the size of a mark, or the width of a line, among ``count`` of its kind: at most 60 have the whole."""
+    return round(size * max(0.45, min(1.0, math.pow(60 / max(count, 1), 0.4))), 2)
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:

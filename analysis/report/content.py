@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -17,10 +18,11 @@ from analysis.figures.parallel import parallel_data, parallel_figure
 from analysis.figures.rungs import rungs_data, rungs_figure
 from analysis.health import Check, health
 from analysis.pick import NothingFits, Pick
-from analysis.report import tables
+from analysis.report import columns, tables
 from analysis.report.common import KindRow, by_kind, mean_strip, sentences, taught
 from analysis.report.embed import figure_json
-from analysis.report.plans import front_plans, has_signature, pack_strip, plan_views
+from analysis.report.pack import Lists
+from analysis.report.plans import has_signature, plan_views, plans_of
 from analysis.tables import plan_table
 from spaces.plan import Plan
 
@@ -56,6 +58,7 @@ class Page:
     subtitle: str
     headline: str
     reason: str
+    note: str
     stats: list[Stat]
     front: tables.Table
     numbers: dict[str, tables.Table | None]
@@ -70,39 +73,47 @@ class Page:
 def page(run: Run) -> Page:
     """Return the report's content; parts whose files are missing are empty."""
     rows = run.front()
-    picked = headline_pick(run, rows)
-    plans = front_plans(run, rows)
-    data = plan_views(run, rows, plans)
+    picked, note = headline_pick(run, rows)
+    plans, lists = plans_of(run, run.drawn), Lists()
+    best = {trial: plans[trial] for trial in rows["trial"] if trial in plans} if len(rows) else {}
+    data = plan_views(run, plans, lists)
+    data["front"] = rows["trial"].tolist() if len(rows) else []
     data["selected"] = picked.trial if picked else None
     data["metric"] = words.title(run.metric.name)
-    data["mean"] = _mean(run, plans, data["texts"])
+    data["mean"] = _mean(run, best, lists)
+    data["tables"] = {"trials": columns.trial_columns(run), "parallel": columns.parallel_columns(run)}
     return Page(
         title=run.path.resolve().name,
         subtitle=_subtitle(run),
         headline=_headline(run, picked),
         reason=picked.reason if picked else "No trial is complete yet.",
+        note=note,
         stats=_stats(run, picked, rows),
         front=tables.front_rows(run, rows),
         numbers=_numbers(run),
-        common=_common(run, plans),
+        common=_common(run, best),
         checks=health(run),
         made=_made(run),
         config=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True) if run.config else "",
-        data=data,
+        data={**data, **lists.as_dict()},
         figures=_figures(run, rows),
     )
 
 
-def headline_pick(run: Run, rows: pd.DataFrame) -> Pick | None:
-    """Return the student that the report opens with: the smallest near the teacher, else the knee, else none."""
+def headline_pick(run: Run, rows: pd.DataFrame) -> tuple[Pick | None, str]:
+    """Return the student that the report opens with, and a note: what is uncertain, or why it is not near the teacher.
+
+    The smallest within ``DROP_POINTS`` of the teacher, else the knee, else None.
+    """
     if rows.empty:
-        return None
+        return None, ""
     if run.metric.name in run.teacher_values:
         try:
-            return run.pick(max_drop=DROP_POINTS)
-        except NothingFits:
-            return run.pick()
-    return run.pick()
+            picked = run.pick(max_drop=DROP_POINTS)
+            return picked, f"Uncertain: {'; '.join(picked.doubts)}." if picked.doubts else ""
+        except NothingFits as nothing:
+            return run.pick(), f"{str(nothing)[:1].upper()}{str(nothing)[1:]}."
+    return run.pick(), ""
 
 
 def _subtitle(run: Run) -> str:
@@ -145,7 +156,7 @@ def _stats(run: Run, picked: Pick | None, rows: pd.DataFrame) -> list[Stat]:
 
 def _numbers(run: Run) -> dict[str, tables.Table | None]:
     found = {
-        "trials": tables.trial_rows(run),
+        "baselines": tables.baseline_rows(run),
         "hypervolume": tables.volume_rows(hypervolume_data(run)),
         "rungs": tables.rung_rows(rungs_data(run), run.metric.name),
         "importance": tables.importance_rows(run.importance),
@@ -172,10 +183,10 @@ def _common(run: Run, plans: Mapping[str, Plan]) -> Common:
     return Common(sentences(kinds, len(found)), kinds, taught(list(plans.values())))
 
 
-def _mean(run: Run, plans: Mapping[str, Plan], texts: list[str]) -> dict[str, Any] | None:
+def _mean(run: Run, plans: Mapping[str, Plan], lists: Lists) -> list[int] | None:
     if not plans or not has_signature(run):
         return None
-    return pack_strip(mean_strip([layers_data(plan, run.signature) for plan in plans.values()]), texts)
+    return lists.strip(mean_strip([layers_data(plan, run.signature) for plan in plans.values()]))
 
 
 def _made(run: Run) -> list[tuple[str, str]]:
@@ -194,8 +205,10 @@ def _made(run: Run) -> list[tuple[str, str]]:
         "latency": _pairs(config.get("latency", {})),
         "constraints": _pairs(info.get("constraints", {})),
         "refused plans": str(info["refused"]) if info.get("refused") else "",
+        "seed": str(info.get("seed", "")),
         "time in trials": f"{seconds / 60:,.1f} minutes" if seconds else "",
         "started": info.get("started"),
+        "ended": _ended(info),
         "host": _pairs(info.get("host", {})),
         "versions": _pairs(info.get("versions", {})),
     }
@@ -207,7 +220,17 @@ def _split(name: str, value: Mapping[str, Any]) -> str:
     return f"{name}{rows} ({value.get('hash', 'no hash')})"
 
 
+def _ended(info: Mapping[str, Any]) -> str:
+    """Return when the run ended, and how long after its start; empty while it runs."""
+    try:
+        took = datetime.fromisoformat(str(info["ended"])) - datetime.fromisoformat(str(info["started"]))
+    except (KeyError, ValueError, TypeError):
+        return str(info.get("ended", ""))
+    return f"{info['ended']}, {took.total_seconds() / 60:,.1f} minutes after the start"
+
+
 def _pairs(value: Any) -> str:
     if not isinstance(value, Mapping):
         return str(value)
-    return ", ".join(f"{k} {v}" for k, v in value.items() if v is not None)
+    said = {k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in value.items() if v is not None}
+    return ", ".join(f"{k} {v}" for k, v in said.items())

@@ -1,4 +1,4 @@
-"""What the report shows of each plan on the front: its heat strip, settings, numbers and rungs."""
+"""What the report shows of each trial that is drawn: its heat strip, settings, numbers and rungs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from analysis import words
-from analysis.figures.layers import Cell, Strip, layers_data
+from analysis.figures.layers import layers_data
+from analysis.front import rivals
 from analysis.reasons import alternatives, describe
+from analysis.report.pack import Lists
 from analysis.tables import LSTM_MARK
 from spaces import methods
 from spaces.plan import Plan
@@ -18,34 +20,43 @@ from spaces.plan import Plan
 if TYPE_CHECKING:
     from analysis.run import Run
 
+NUMBERS = ("params", "flops", "memory_mb", "agreement", "latency_ms_p10", "latency_ms_p90", "latency_ms_final")
+COUNTS = {"steps": "{:,.0f}", "seconds": "{:,.1f} s", "seed": "{:.0f}"}
+NAMES = ("host", "device", "plan")
 
-def front_plans(run: Run, rows: pd.DataFrame) -> dict[str, Plan]:
+
+def plans_of(run: Run, rows: pd.DataFrame) -> dict[str, Plan]:
     """Return the plans of ``rows`` by trial; a plan whose file is missing is left out, and the report says so."""
     named = [(str(row["trial"]), row) for _, row in rows.iterrows() if isinstance(row["plan"], str)]
     return {trial: run.plan(row) for trial, row in named if (run.path / "plans" / f"{row['plan']}.json").is_file()}
 
 
-def plan_views(run: Run, rows: pd.DataFrame, plans: Mapping[str, Plan]) -> dict[str, Any]:
-    """Return the report's data of every row of the front.
+def plan_views(run: Run, plans: Mapping[str, Plan], lists: Lists) -> dict[str, Any]:
+    """Return the report's data of every trial that is drawn, the front's first.
 
-    ``plans`` by trial: ``said`` (one sentence), ``facts`` and ``settings`` (name, words), ``rungs`` (step, metric),
-    ``near`` (sentences about neighbours), ``command``, and ``strip`` where the plan and the signature are there: rows
-    of [kept percent, index into ``texts``, mark, MB] or null. ``texts`` holds each text once: plans repeat themselves.
+    ``plans`` by trial: ``said`` (one sentence), ``facts`` (words by ``factNames``), ``rungs`` (step, metric), ``near``
+    (sentences about neighbours) or ``why`` (why it is not on the front), and where the plan is there ``settings`` and,
+    with the signature, ``strip``, both packed into ``lists``. ``command`` is what exports a trial, around its name.
     """
-    texts: list[str] = []
-    rungs = {str(trial): part for trial, part in run.rungs.groupby("trial", sort=False)}
+    best = run.front()
+    others = run.drawn[~run.drawn["trial"].isin(best["trial"])] if len(best) else run.drawn
+    compared = best[["trial", "number", run.metric.name, f"{run.metric.name}_se", *(o.name for o in run.costs)]]
+    rungs = _rungs(run)
+    reasons = _reasons(run, others, best)
     views = {}
-    for _, row in rows.iterrows():
+    for _, row in pd.concat([best, others]).iterrows():
         trial = str(row["trial"])
+        view: dict[str, Any] = {"said": describe(run, row), "facts": _facts(row), "rungs": rungs.get(trial, [])}
+        view |= {"why": reasons[trial]} if trial in reasons else {"near": _near(run, compared, row)}
         plan = plans.get(trial)
-        view = _view(run, rows, row)
-        view["rungs"] = _rungs(rungs.get(trial))
         if plan is not None:
-            view["settings"] = _settings(plan)
+            view["settings"] = lists.settings(settings(plan))
             if has_signature(run):
-                view["strip"] = pack_strip(layers_data(plan, run.signature), texts)
+                view["strip"] = lists.strip(layers_data(plan, run.signature))
         views[trial] = view
-    return {"plans": views, "texts": texts, "letters": letters()}
+    command = [f"paredown export {shlex.quote(str(run.path))} --trial ", " --out recipe.yaml"]
+    names = [name.replace("_mb", "").replace("_ms", "").replace("_", " ") for name in (*NUMBERS, *COUNTS, *NAMES)]
+    return {"plans": views, "factNames": names, "letters": letters(), "command": command}
 
 
 def has_signature(run: Run) -> bool:
@@ -58,33 +69,8 @@ def letters() -> dict[str, str]:
     return {**{methods.get(name).letter: name for name in methods.names()}, LSTM_MARK: "lstm"}
 
 
-def _view(run: Run, rows: pd.DataFrame, row: pd.Series[Any]) -> dict[str, Any]:
-    trial, by = str(row["trial"]), (run.costs[0].name if run.costs else run.metric.name)
-    folder = shlex.quote(str(run.path))
-    return {
-        "said": describe(run, row),
-        "facts": _facts(row),
-        "near": [a.note for a in alternatives(run, rows, row, by=by)],
-        "command": f"paredown export {folder} --trial {trial} --out recipe.yaml",
-    }
-
-
-def _facts(row: pd.Series[Any]) -> list[tuple[str, str]]:
-    """Numbers of the trial that the headline does not say; what was not measured is left out."""
-    names = ("params", "flops", "memory_mb", "agreement", "latency_ms_p10", "latency_ms_p90", "latency_ms_final")
-    facts = []
-    for name in names:
-        if name in row and pd.notna(row[name]):
-            title = name.removesuffix("_mb").removesuffix("_ms").replace("_ms_", " ").replace("_", " ")
-            said = words.amount(name.replace("latency_ms_", "latency_ms."), float(row[name])).split(" on ")[0]
-            facts.append((title, said.removeprefix("agreement ")))
-    for name, said in (("steps", "{:,.0f}"), ("seconds", "{:,.1f} s"), ("seed", "{:.0f}")):
-        if pd.notna(row[name]):
-            facts.append((name, said.format(float(row[name]))))
-    return [*facts, *((n, str(row[n])) for n in ("host", "device", "plan") if isinstance(row[n], str))]
-
-
-def _settings(plan: Plan) -> list[tuple[str, str]]:
+def settings(plan: Plan) -> dict[str, str]:
+    """Return how a plan is taught and cut as words by name."""
     student = plan.student
     values: dict[str, Any] = {**plan.distillation.as_dict(), "init": student.init, "stored_dtype": student.stored_dtype}
     structure = student.structure.as_dict()
@@ -92,30 +78,38 @@ def _settings(plan: Plan) -> list[tuple[str, str]]:
         structure |= {f"lstm_{name}": size for name, size in student.lstm.as_dict().items()}
     said = {k: "/".join(map(str, v)) if isinstance(v, list) else str(v) for k, v in structure.items()}
     numbers = {k: f"{v:g}" if isinstance(v, float) else str(v) for k, v in values.items()}
-    return [(k.replace("_", " "), v) for k, v in {**numbers, **said}.items()]
+    return {k.replace("_", " "): v for k, v in {**numbers, **said}.items()}
 
 
-def pack_strip(strip: Strip, texts: list[str]) -> dict[str, Any]:
-    """Return a strip for the script; texts that are not in ``texts`` yet are appended to it."""
-    known = {text: i for i, text in enumerate(texts)}
-
-    def pack(cell: Cell | None) -> list[Any] | None:
-        if cell is None:
-            return None
-        if cell.said not in known:
-            known[cell.said] = len(texts)
-            texts.append(cell.said)
-        return [round(100 * cell.kept, 1), known[cell.said], cell.mark, cell.nbytes / 1e6]
-
-    return {
-        "columns": strip.columns,
-        "rows": [[name, [pack(c) for c in cells]] for name, cells in zip(strip.rows, strip.cells, strict=True)],
-        "wide": [[name, pack(cell)] for name, cell in strip.wide],
-    }
+def _reasons(run: Run, others: pd.DataFrame, best: pd.DataFrame) -> dict[str, str]:
+    """Say per trial off the front why it is not on it."""
+    found = {}
+    for (_, row), rival in zip(others.iterrows(), rivals(others, best, run.objectives), strict=True):
+        better = f"{rival} is no worse on any objective." if rival else "Another trial is no worse on any objective."
+        reason = row["reason"] if isinstance(row["reason"], str) and row["reason"] else "a rival was too far ahead"
+        found[str(row["trial"])] = f"Stopped early: {reason}." if row["state"] == "STOPPED" else better
+    return found
 
 
-def _rungs(rows: pd.DataFrame | None) -> list[tuple[int, float]]:
-    if rows is None:
-        return []
-    known = rows.dropna(subset=["step", "metric"]).sort_values("step")
-    return [(int(s), float(m)) for s, m in zip(known["step"], known["metric"], strict=True)]
+def _near(run: Run, best: pd.DataFrame, row: pd.Series[Any]) -> list[str]:
+    by = run.costs[0].name if run.costs else run.metric.name
+    return [a.note for a in alternatives(run, best, row, by=by)]
+
+
+def _facts(row: pd.Series[Any]) -> list[str | None]:
+    """Words for ``NUMBERS``, ``COUNTS`` and ``NAMES``; None for what was not measured."""
+    facts: list[str | None] = []
+    for name in NUMBERS:
+        known = name in row and pd.notna(row[name])
+        said = words.amount(name.replace("latency_ms_", "latency_ms."), float(row[name])) if known else None
+        facts.append(said.split(" on ")[0].removeprefix("agreement ") if said else None)
+    facts += [said.format(float(row[name])) if pd.notna(row[name]) else None for name, said in COUNTS.items()]
+    return [*facts, *(row[n] if isinstance(row[n], str) else None for n in NAMES)]
+
+
+def _rungs(run: Run) -> dict[str, list[tuple[int, float]]]:
+    known = run.rungs.dropna(subset=["step", "metric"]).sort_values("step", kind="stable")
+    found: dict[str, list[tuple[int, float]]] = {}
+    for trial, step, metric in zip(known["trial"], known["step"], known["metric"], strict=True):
+        found.setdefault(str(trial), []).append((int(step), float(metric)))
+    return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from analysis import words
+from analysis.figures.front import baselines
 from analysis.figures.hypervolume import HypervolumeData
 from analysis.figures.rungs import Curve
 from analysis.reasons import Z90
@@ -65,16 +66,17 @@ def value_cell(name: str, value: float, aside: str = "") -> Cell:
     return Cell(text, value if math.isfinite(value) else None, aside)
 
 
-def trial_rows(run: Run) -> Table:
-    """Return every trial: state, metric, costs, steps."""
-    names = [run.metric.name, *(o.name for o in run.costs), "steps"]
-    rows = run.trials
-    table = [
-        [Cell(str(r["trial"]), int(r["number"])), Cell(str(r["state"]).lower(), None)]
-        + [value_cell(n, float(r[n])) if n != "steps" else _whole(r[n]) for n in names]
-        for _, r in rows.head(MOST_ROWS).iterrows()
-    ]
-    return Table(["trial", "state", *map(words.title, names)], table, max(0, len(rows) - MOST_ROWS))
+def baseline_rows(run: Run) -> Table:
+    """Return the teacher and what else is drawn beside the trials: metric with its interval, and costs."""
+    metric, costs = run.metric.name, [o.name for o in run.costs]
+    teacher = pd.DataFrame([{"name": "teacher", **run.teacher_values}] if run.teacher_values else [])
+    rows = pd.concat([teacher, *(baselines(run, kind) for kind in ("baseline", "preset"))])
+    table = []
+    for _, row in rows.reindex(columns=["name", metric, f"{metric}_se", *costs]).iterrows():
+        error = Z90 * float(row[f"{metric}_se"])
+        cells = [value_cell(metric, float(row[metric]), f"± {error:.3f}" if math.isfinite(error) else "")]
+        table.append([Cell(str(row["name"]), None), *cells, *(value_cell(c, float(row[c])) for c in costs)])
+    return Table(["name", words.title(metric), *map(words.title, costs)], table)
 
 
 def volume_rows(data: HypervolumeData) -> Table:
@@ -108,8 +110,8 @@ def importance_rows(importance: dict[str, float]) -> Table:
 
 def _header(name: str) -> str:
     if name.startswith("test."):
-        return f"{words.title(name.removeprefix('test.'))}, test"
-    return {"latency_ms_final": "latency measured quietly (ms)"}.get(name, words.title(name))
+        return f"test {words.title(name.removeprefix('test.'))}"
+    return {"latency_ms_final": "quiet latency (ms)", "agreement": "agreement"}.get(name, words.title(name))
 
 
 def _whole(value: Any) -> Cell:

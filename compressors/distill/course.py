@@ -94,7 +94,7 @@ class Course:
     @property
     def length(self) -> int:
         """The most steps that the present phase may take."""
-        left = self.loop.settings.max_steps - self.place.began
+        left = self.loop.total - self.place.began
         shares = [phase.share for phase in self.phases[self.place.index :]]
         return left if len(shares) == 1 else max(1, round(left * shares[0] / sum(shares)))
 

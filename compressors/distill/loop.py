@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from compressors.distill.modes import evaluating
 from compressors.distill.precision import autocast, device_of
-from compressors.distill.schedule import WARMUP_RATIO, multiplier
+from compressors.distill.schedule import DECAY_RATIO, WARMUP_RATIO, multiplier
 from compressors.forms.base import Mix
 from compressors.forms.factors import mixed
 
@@ -73,6 +73,7 @@ class Loop:
         self.names, self.parameters = list(parameters), list(parameters.values())
         self.device = device_of(model)
         self.step, self.seconds, self.updates = 0, 0.0, 0
+        self.total = settings.max_steps
         self.losses = torch.zeros(settings.max_steps, device=self.device)
         self.averages = [p.detach().clone() for p in self.parameters] if settings.averaging else []
         self.optimizer = torch.optim.AdamW(
@@ -106,7 +107,7 @@ class Loop:
                 self._raise_unless_finite(first)
                 first = self.step
             if on_step:
-                on_step(self.step, self.settings.max_steps)
+                on_step(self.step, self.total)
             if self.step == until:
                 break
         self.seconds += time.perf_counter() - started
@@ -114,7 +115,7 @@ class Loop:
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
         """Swap the averaged weights in; at the last step the weights themselves stay, since their rate has decayed."""
-        swap = self.updates > 0 and self.step < self.settings.max_steps
+        swap = self.updates > 0 and self.step < self.total
         if swap:
             self._swap()
         try:
@@ -123,6 +124,10 @@ class Loop:
         finally:
             if swap:
                 self._swap()
+
+    def shorten(self) -> None:
+        """Let the decay of the rate begin now: the training ends when that has taken its share of all steps."""
+        self.total = min(self.total, max(math.ceil(self.step / (1 - DECAY_RATIO)), self.step + 1))
 
     def mean_loss(self, first: int) -> float:
         """Mean training loss from step ``first`` to now."""
@@ -159,7 +164,7 @@ class Loop:
                 tensors[f"average/{name}"] = self.averages[i]
             for moment, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"{moment}/{name}"] = value
-        return tensors, {"step": self.step, "seconds": self.seconds, "updates": self.updates}
+        return tensors, {"step": self.step, "seconds": self.seconds, "updates": self.updates, "total": self.total}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Inverse of ``state``; raises ValueError when the state is of other parameters."""
@@ -169,6 +174,7 @@ class Loop:
             differing = sorted(dict(own.items() ^ stored.items()))
             raise ValueError(f"names or shapes differ: {', '.join(differing[:3])}")
         self.step, self.seconds, self.updates = int(facts["step"]), float(facts["seconds"]), int(facts["updates"])
+        self.total = int(facts.get("total", self.total))
         self.losses[: self.step] = tensors["losses"].to(self.device)
         with torch.no_grad():
             for i, (name, parameter) in enumerate(zip(self.names, self.parameters, strict=True)):
@@ -182,7 +188,7 @@ class Loop:
 
     def _one_step(self, compute: Callable[[], Tensor]) -> None:
         settings = self.settings
-        rate = settings.learning_rate * multiplier(self.step, settings.max_steps, warmup_ratio=settings.warmup_ratio)
+        rate = settings.learning_rate * multiplier(self.step, self.total, warmup_ratio=settings.warmup_ratio)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if settings.dropout:

@@ -68,7 +68,9 @@ class Shrinker:
         return self.settings.penalty * torch.stack(terms).sum() if terms else None
 
     def before_update(self) -> None:
-        """Gradients of what fell stay zero."""
+        """Gradients of what fell stay zero; those of the rest say what will fall, where movement is the score."""
+        if self.settings.mask_scores == "movement" and (self.settings.regrow or self.ways[1] < 1):
+            self.forms.observe()
         for parameter, mask in self.forms.gradient_masks():
             if parameter.grad is not None:
                 parameter.grad.mul_(mask)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +28,7 @@ from compressors.distill.evaluate import by_length, logits_of, mean_state
 from compressors.distill.mixup import maybe_mixing
 from compressors.distill.modes import evaluating
 from compressors.distill.precision import autocast, device_of
+from spaces.sharing import making
 from spaces.signature import Signature
 
 BUDGET_BYTES = 2 * 1024**3
@@ -80,7 +82,27 @@ def prepare_targets(
     is called only if something is missing. Without a folder the entries are kept in memory under the same budget.
     """
     wanted = sorted(dict.fromkeys(names), key=lambda name: name != "logits")
-    arrays = {n: a for n in wanted if folder and (a := _read(folder, n, len_of(n, data))) is not None}
+    found = _cached(data, wanted, folder)
+    if len(found) == len(wanted):
+        return Targets(data, signature, found)
+    with making(folder) if folder else nullcontext():
+        return _prepare(data, wanted, folder, teacher, signature, budget_bytes, batch_size)
+
+
+def _cached(data: Encoded, names: Iterable[str], folder: Path | None) -> dict[str, npt.NDArray[Any]]:
+    return {n: a for n in names if folder and (a := _read(folder, n, len_of(n, data))) is not None}
+
+
+def _prepare(
+    data: Encoded,
+    wanted: Sequence[str],
+    folder: Path | None,
+    teacher: Callable[[], nn.Module],
+    signature: Signature,
+    budget_bytes: int,
+    batch_size: int,
+) -> Targets:
+    arrays = _cached(data, wanted, folder)
     missing = [name for name in wanted if name not in arrays]
     if not missing:
         return Targets(data, signature, arrays)

@@ -106,6 +106,7 @@ def distil(
     warmup_ratio: float = WARMUP_RATIO,
     weight_decay: float = 0.01,
     dropout: bool = False,
+    anneal: bool = False,
 ) -> TrainResult:
     """Train ``student`` on ``data`` to match ``targets`` (None for the objective ``labels``).
 
@@ -113,8 +114,9 @@ def distil(
     ``forms`` are its matrices in training; at a rung it is what it would be if it were stored now, and at the end it is
     in its stored form. Where they train in stages, the last one learns from ``labelled`` rows (default: ``data``), and
     ``score`` on validation data ends each of them. At each rung the state is written to ``checkpoint``, then
-    ``on_rung`` is asked whether to stop; ``start`` is such a file to go on from, if it exists;
-    ``on_step(step, max_steps)`` is told of progress. On one thread a resumed training ends in the same bits.
+    ``on_rung`` is asked whether to stop, or with ``anneal`` whether the rate's decay shall begin, with which the
+    training ends; ``start`` is such a file to go on from, if it exists; ``on_step(step, max_steps)`` is told of
+    progress. On one thread a resumed training ends in the same bits.
     Raises ``NonFiniteLoss`` with the step.
 
     Dropout is off unless asked for: soft targets were computed without it, and some hundred steps do not overfit
@@ -153,6 +155,7 @@ def distil(
                 start=start,
                 checkpoint=checkpoint,
                 job=job,
+                anneal=anneal,
             )
 
 
@@ -165,28 +168,41 @@ def train(
     start: Path | None = None,
     checkpoint: Path | None = None,
     job: Mapping[str, Any],
+    anneal: bool = False,
 ) -> TrainResult:
-    """Run ``course`` from rung to rung; ``job`` is plain JSON that a checkpoint must agree with."""
+    """Run ``course`` from rung to rung; ``job`` is plain JSON that a checkpoint must agree with.
+
+    With ``anneal`` a rung that asks to stop lets the rate decay first, which is where much is gained.
+    """
     loop = course.loop
     if start and start.exists():
         _resume(course, start, job)
     steps = course.steps()
     begun = loop.step
-    for number, step in enumerate(rungs):
-        last = step == rungs[-1]
+    ahead = _up_to(loop.total, rungs)
+    for number, step in enumerate(ahead):
+        last = step == loop.total
         # The rung that a resume starts from is shown again: a crash may have swallowed what was seen there.
         if step < begun:
             continue
         loop.run(step, steps, on_step)
         if last:
             course.finish()
-        loss = loop.mean_loss(rungs[number - 1] if number else 0)
+        loss = loop.mean_loss(ahead[number - 1] if number else 0)
         rung = Rung(number, step, loop.seconds, loss, last, course)
         if checkpoint:
             _save(course, checkpoint, job)
         if on_rung and on_rung(rung) and not last:
-            return _result(loop, stopped=True, reason=f"stopped at rung {number} (step {step})")
+            if not anneal:
+                return _result(loop, stopped=True, reason=f"stopped at rung {number} (step {step})")
+            loop.shorten()
+            ahead[number + 1 :] = _up_to(loop.total, ahead[number + 1 :])
     return _result(loop, stopped=False, reason="")
+
+
+def _up_to(total: int, rungs: Sequence[int]) -> list[int]:
+    """Return the rungs of a training that ends after ``total`` steps, which may have been shortened."""
+    return [*(step for step in rungs if step < total), total]
 
 
 def named_parameters(model: nn.Module, parameters: Iterable[nn.Parameter] | None) -> dict[str, nn.Parameter]:

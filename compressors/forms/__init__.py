@@ -111,6 +111,11 @@ class Forms:
         for form in self.by_path.values():
             form.hold()
 
+    def observe(self) -> None:
+        """Add up how the present gradients move the weights under masks."""
+        for form in self.by_path.values():
+            form.observe()
+
     def gradient_masks(self) -> Sequence[tuple[Tensor, Tensor]]:
         """Return (parameter, mask) of all gradients that stay zero."""
         return [pair for form in self.by_path.values() for pair in form.gradient_masks()]

@@ -68,6 +68,10 @@ class Form(ABC):
         """Return (parameter, mask) of the gradients that stay zero."""
         return ()
 
+    def observe(self) -> None:
+        """Add up how the present gradients move the weights under masks: what movement scores are made of."""
+        return
+
     def masked(self) -> Sequence[Masked]:
         """Return the parameters under masks: what a group penalty is made of."""
         return ()

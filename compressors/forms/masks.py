@@ -15,7 +15,7 @@ from compressors.compensate import compensated
 from compressors.factors import Factors
 from compressors.forms.base import Form, Masked, Mix, bias_of
 from compressors.forms.layers import LowRankRestLinear, WholeLinear
-from compressors.masks import kept_units, mask_of, score, stored_parts, unit_norms, unit_scores
+from compressors.masks import kept_units, mask_of, score, stored_parts, unit_norms, unit_scores, units
 from compressors.methods import initialise
 from compressors.modeling_paredown import AsLinear, LowRankLinear, Shape, pack_bits, unpack_bits
 from spaces.plan import Choice
@@ -29,7 +29,8 @@ LARGE_CUT = 2 / 3
 class _Mask:
     """The mask of one parameter; ``bits`` (units,) are what is kept (None: all), ``cells`` the same as (m, n) floats.
 
-    ``now`` is the choice at the present ``way``; ``scale`` (m, n) weighs magnitudes in the steps between cuts.
+    ``now`` is the choice at the present ``way``; ``scale`` (m, n) weighs magnitudes in the steps between cuts;
+    ``movement`` (m, n) takes the place of scores by data where it is added up.
     """
 
     name: str
@@ -39,6 +40,7 @@ class _Mask:
     now: Choice | None = None
     bits: Tensor | None = None
     cells: Tensor | None = None
+    movement: Tensor | None = None
 
 
 class MaskedForm(Form):
@@ -85,7 +87,7 @@ class MaskedForm(Form):
         for mask in self.masks:
             matrix = self._matrix(mask)
             if self.regrow and mask.now is not None:
-                mask.bits = best_units(self._norms(mask), mask.now)
+                mask.bits = best_units(self._scores(mask), mask.now)
                 matrix.mul_(mask_of(mask.bits, _shape(matrix), mask.choice))
             elif mask.cells is not None:
                 matrix.mul_(mask.cells)
@@ -95,6 +97,15 @@ class MaskedForm(Form):
         if self.regrow:
             return ()
         return [(self._matrix(mask), mask.cells) for mask in self.masks if mask.cells is not None]
+
+    @torch.no_grad()
+    def observe(self) -> None:
+        """Add -w dL/dw: positive where steps move a weight away from zero."""
+        for mask in self.masks:
+            matrix = self._matrix(mask)
+            if matrix.grad is not None:
+                moved = -(matrix.grad * matrix).float()
+                mask.movement = moved if mask.movement is None else mask.movement + moved
 
     def masked(self) -> Sequence[Masked]:
         """Return all masked parameters."""
@@ -111,8 +122,9 @@ class MaskedForm(Form):
         return made
 
     def state(self) -> dict[str, Tensor]:
-        """Return the masks as packed bits."""
-        return {mask.name: pack_bits(mask.bits) for mask in self.masks if mask.bits is not None}
+        """Return the masks as packed bits, and movements."""
+        bits = {mask.name: pack_bits(mask.bits) for mask in self.masks if mask.bits is not None}
+        return bits | {f"{mask.name}.movement": mask.movement for mask in self.masks if mask.movement is not None}
 
     def restore(self, way: float, tensors: Mapping[str, Tensor], *, regrow: bool) -> None:
         """Take the masks of ``state``."""
@@ -120,9 +132,11 @@ class MaskedForm(Form):
         for mask in self.masks:
             matrix = self._matrix(mask)
             mask.now = choice_at(mask.choice, matrix, way)
+            if f"{mask.name}.movement" in tensors:
+                mask.movement = tensors[f"{mask.name}.movement"].to(matrix.device)
             if mask.now is not None:
-                units = len(unit_norms(matrix.detach(), mask.choice))
-                self._set(mask, unpack_bits(tensors[mask.name].to(matrix.device))[:units])
+                count = len(unit_norms(matrix.detach(), mask.choice))
+                self._set(mask, unpack_bits(tensors[mask.name].to(matrix.device))[:count])
 
     def _set(self, mask: _Mask, bits: Tensor) -> None:
         matrix = self._matrix(mask)
@@ -131,10 +145,10 @@ class MaskedForm(Form):
 
     def _pruned(self, mask: _Mask, target: Target, choice: Choice) -> tuple[Tensor, Tensor]:
         """Return the matrix cut to ``choice`` and the units that it keeps, none of them fallen before."""
-        scores = unit_scores(target, choice)
+        scores = unit_scores(target, choice) if mask.movement is None else _movement_of(mask.movement, choice)
         if mask.bits is not None:
             # an average of weights is not zero where a unit fell a few steps ago
-            scores = scores.masked_fill(~mask.bits, -1.0)
+            scores = scores.masked_fill(~mask.bits, float("-inf"))
         bits = kept_units(scores, choice)
         shape = _shape(target.weight)
         left = int(bits.sum()) / (len(bits) if mask.bits is None else int(mask.bits.sum()))
@@ -145,7 +159,9 @@ class MaskedForm(Form):
     def _matrix(self, mask: _Mask) -> Tensor:
         return self.layer.get_parameter(mask.name)
 
-    def _norms(self, mask: _Mask) -> Tensor:
+    def _scores(self, mask: _Mask) -> Tensor:
+        if mask.movement is not None:
+            return _movement_of(mask.movement, mask.choice)
         return unit_norms(self._matrix(mask).detach() * mask.scale, mask.choice)
 
 
@@ -221,6 +237,10 @@ class PrunedLowRankForm(MaskedForm):
         return Target(matrix, rows=target.rows, columns=replace(target, weight=down).times_moment(down) @ down.T)
 
 
+def _movement_of(movement: Tensor, choice: Choice) -> Tensor:
+    return units(movement, choice).sum(1)
+
+
 def _made_up(target: Target, mask: Tensor) -> Tensor:
     """Return the best values under ``mask``; computed on the CPU, as all closed forms are."""
     device = target.weight.device
@@ -240,8 +260,8 @@ def choice_at(choice: Choice, matrix: Tensor, way: float) -> Choice | None:
     if choice.text("pattern") == "n:m":
         n, m = choice["n"], choice["m"]
         return _changed(choice, n=min(m, max(n, ceil(m * (n / m) ** way - 1e-9))))
-    units = len(unit_norms(matrix.detach(), choice))
-    return _changed(choice, kept=max(choice["kept"], round(units * (choice["kept"] / units) ** way)))
+    count = len(unit_norms(matrix.detach(), choice))
+    return _changed(choice, kept=max(choice["kept"], round(count * (choice["kept"] / count) ** way)))
 
 
 def best_units(norms: Tensor, choice: Choice) -> Tensor:

@@ -11,7 +11,6 @@ from search.cli import config_commands, model_commands, run_commands, select, to
 app = typer.Typer(
     help="Find the smallest and fastest student of a fine-tuned transformer that still does the job.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -51,6 +50,7 @@ for name, command in (
     ("diff", tool_commands.diff),
     ("evaluate", model_commands.evaluate),
     ("convert", model_commands.convert),
+    ("schema", config_commands.schema),
     ("doctor", tool_commands.doctor),
 ):
     app.command(name)(command)

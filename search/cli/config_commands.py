@@ -1,14 +1,17 @@
-"""Commands that start from a config: init, check, search, plan."""
+"""Commands that start from a config: init, schema, check, search, plan."""
 
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import nullcontext, redirect_stdout
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.cli.run_commands import AsJson, status_dict
 from search.cli.text import console, frame_table, say, say_json, say_rows
 from spaces.errors import UserError
 
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; `paredown init` writes one.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="For example search.trials=20.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class Allocator(StrEnum):
@@ -37,18 +39,55 @@ class Init(StrEnum):
     FISHER_WHITENED = "fisher-whitened"
 
 
-def init(file: Annotated[Path, typer.Argument(metavar="FILE")] = Path("paredown.yaml")) -> None:
-    """Write a commented starter config."""
-    from importlib.resources import files
+def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE")] = Path("paredown.yaml"),
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", metavar="MODEL", help="A folder or Hugging Face id to look at.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="TRAIN", help="The training file to look at, and its neighbours.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a commented starter config.
+
+    With --data (and --teacher) the columns, the kind of task, the metric and the lengths are found by looking.
+    """
+    from search.starter import starter
+    from spaces.recipe import write_text
 
     if file.exists():
         raise UserError(f"{file}: the file exists; give another name, since nothing is overwritten")
-    text = (files("search") / "starter.yaml").read_text(encoding="utf-8")
-    try:
-        file.write_text(text.replace("{FILE}", str(file)), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{file}: cannot be written: {error.strerror}") from None
-    say(f"wrote {file}; put your data in, then run: paredown check {file}")
+    if teacher is not None and data is None:
+        raise UserError("--teacher goes with --data, the file that it is to be trained on")
+    draft = None
+    if data is not None:
+        from search.draft import look
+
+        draft = look(teacher or "minilm", data)
+    write_text(file, starter(file, draft))
+    notes = {} if draft is None else draft.notes
+    if as_json:
+        say_json({"file": str(file), "values": {} if draft is None else draft.values, "notes": notes})
+        return
+    for name, note in notes.items():
+        say(f"{name}: {note}")
+    rest = "put your data in, then run" if draft is None else "next"
+    say(f"wrote {file}; {rest}: paredown check {file}")
+
+
+def schema(
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it there.")] = None,
+) -> None:
+    """Print the JSON schema of a config, for editors."""
+    from search.config.schema import config_schema
+    from spaces.recipe import write_text
+
+    if out is None:
+        say_json(config_schema())
+        return
+    write_text(out, json.dumps(config_schema(), indent=1) + "\n")
+    say(f"wrote {out}; editors read it where a config begins with: # yaml-language-server: $schema={out}")
 
 
 def check(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
@@ -72,18 +111,25 @@ def check(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fal
 def search(
     config: ConfigFile,
     overrides: Overrides = None,
-    run: Annotated[Path | None, typer.Option("--run", metavar="DIR", help="In place of run.dir.")] = None,
+    run: Annotated[str | None, typer.Option("--run", metavar="DIR", help="In place of run.dir; also a URL.")] = None,
     address: Annotated[str | None, typer.Option("--address", metavar="ADDR", help="Of a Ray cluster.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run a search; the same command again resumes it."""
-    placed = [] if run is None else [f"run.dir={json.dumps(str(run.absolute()))}"]
+    placed = [] if run is None else [f"run.dir={json.dumps(run if '://' in run else str(Path(run).absolute()))}"]
     loaded, data = _load(config, [*(overrides or []), *placed])
-    _say_forecast(loaded, data)
-    from analysis.tables import front_table
-    from search.launch import run_search
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # what it says on the way is not what is read
+        _say_forecast(loaded, data)
+        from analysis.tables import front_table, status
+        from search.launch import run_search
 
-    found = run_search(loaded, address=address)
+        found = run_search(loaded, address=address)
+    if as_json:
+        say_json({"run": str(found.path), **status_dict(status(found))})
+        return
     console().print(frame_table(front_table(found)))
+    if found.state == "INTERRUPTED":
+        raise typer.Exit(1)  # so that whoever runs jobs submits this one again
     say(f"next: paredown report {found.path}")
     say(f"      paredown pick {found.path} --max-drop 1")
 
@@ -94,7 +140,9 @@ def _say_forecast(config: Config, data: TaskData) -> None:
 
     for warning in data.warnings:
         say(f"warning: {warning}")
-    if not (Path(config.run.dir) / "run.json").exists():
+    from search.place import folder_of
+
+    if not (folder_of(config.run.dir) / "run.json").exists():
         say_rows(forecast(config).rows())
 
 
@@ -107,6 +155,7 @@ def plan(
     method: Annotated[str, typer.Option("--method", help="How every matrix is compressed.")] = "lowrank",
     allocator: Annotated[Allocator, typer.Option("--allocator")] = Allocator.MARGINAL,
     init: Annotated[Init, typer.Option("--init")] = Init.FISHER_WHITENED,
+    as_json: AsJson = False,
 ) -> None:
     """Write the recipe of one plan, without a search."""
     from search.config import load_config
@@ -123,6 +172,9 @@ def plan(
     loaded = load_config(config, overrides or [])
     recipe = make_plan(loaded, keep=keep, size_mb=size_mb, method=method, allocator=allocator.value, init=init.value)
     recipe.save(out)
+    if as_json:
+        say_json({"file": str(out), "plan": recipe.plan.hash, "expected": recipe.expected})
+        return
     say(f"wrote {out}; next: paredown train {out} --out model/")
 
 
@@ -130,10 +182,12 @@ def _load(config: Path, overrides: list[str]) -> tuple[Config, TaskData]:
     """Return the config and its data, both checked: a wrong column is said now, not when a worker meets it."""
     from search.config import load_config
     from search.data import load_data
+    from search.lengths import check_lengths
     from search.tasks import TaskSpec
     from search.teacher import label_order
 
     loaded = load_config(config, overrides)
+    check_lengths(loaded)
     data = load_data(loaded.task, label_order(loaded.teacher))
     TaskSpec.of(loaded.task, data.labels)
     return loaded, data

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from typing import TYPE_CHECKING
 
-from spaces.errors import UserError
+from spaces.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,9 +48,11 @@ def _failed(error: Exception, *, debug: bool) -> int:
 
     if isinstance(error, NothingFits):
         return _say(error, FAILED, debug=debug)
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    where = "" if debug else f" (the traceback is in {_write_log(error)}; --debug shows it)"
-    return _say(f"{reason[:400]}{where}", FAILED, debug=debug)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = f"the disk is full ({error.filename or 'no file named'})"
+        return _say(f"{what}; free some space and give the same command again", FAILED, debug=debug)
+    where = "" if debug else f" ({_write_log(error)}--debug shows the traceback)"
+    return _say(f"{one_line(f'{type(error).__name__}: {error}', 400)}{where}", FAILED, debug=debug)
 
 
 def _say(error: object, code: int, *, debug: bool) -> int:
@@ -60,8 +63,12 @@ def _say(error: object, code: int, *, debug: bool) -> int:
 
 
 def _write_log(error: Exception) -> str:
+    """Keep the traceback and say where; nothing where the cache cannot be written."""
     from search.paths import cache_folder
 
-    file = cache_folder() / "last-error.log"
-    file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    return str(file)
+    try:
+        file = cache_folder() / "last-error.log"
+        file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except (OSError, UserError):
+        return ""
+    return f"the traceback is in {file}; "

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from search.cli.text import say, say_json, say_rows, say_values
+from search.cli.text import say, say_json, say_measured, say_rows, short
 from spaces.errors import UserError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -41,6 +41,8 @@ def train(
         say_json(result.as_dict())
         return
     say_rows(result.rows())
+    if result.sentence():
+        say(result.sentence())
     say(f"wrote {out}; next: paredown evaluate {out}")
 
 
@@ -61,8 +63,12 @@ def evaluate(
     values = evaluate_folder(folder, data=data)
     if as_json:
         say_json(values)
-    else:
-        say_values(values)
+        return
+    rows, note, teacher = (values.pop(name, None) for name in ("rows", "note", "teacher"))
+    say(f"{values.pop('split', 'data')}: {short(rows)} rows; latency is wall clock, in one sitting")
+    say_measured({"student": values, **({"teacher": teacher} if teacher else {})})
+    if note:
+        say(f"note: {note}")
 
 
 def convert(
@@ -78,8 +84,11 @@ def convert(
     values = convert_folder(folder, to=to.value, int8=int8)
     if as_json:
         say_json(values)
-    else:
-        say_values(values)
+        return
+    file = values.pop("file")
+    against_torch = {"agreement": "agreement with torch", "latency_ratio": "latency / torch's"}
+    say_measured({"onnxruntime": {against_torch.get(name, name): value for name, value in values.items()}})
+    say(f"wrote {file}; both latencies are wall clock, in one sitting")
 
 
 def _must_be_model(folder: Path) -> None:

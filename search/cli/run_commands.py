@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from spaces.plan import Plan
     from spaces.signature import Signature
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
+
+def _readable(place: str) -> Path:
+    from search.place import readable_folder
+
+    return readable_folder(place)
+
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder or URL of a search.", parser=_readable)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 REFRESH_S = 2.0
@@ -35,10 +42,10 @@ def status(
     from analysis.tables import status as read_status
 
     found = Run(run)
-    if as_json:
-        say_json(_status_dict(read_status(found)))
-    elif watch:
-        _watch(found)
+    if watch:
+        _follow(found) if as_json else _watch(found)
+    elif as_json:
+        say_json(status_dict(read_status(found)))
     else:
         console().print(_status_text(read_status(found)))
 
@@ -55,7 +62,24 @@ def _watch(run: Run) -> None:
             live.update(_status_text(read_status(run)), refresh=True)
 
 
-def _status_dict(found: Status) -> dict[str, Any]:
+def _follow(run: Run) -> None:
+    """Print one line of JSON whenever something has changed, until the search ends."""
+    from analysis.tables import status as read_status
+
+    said = None
+    while True:
+        found = status_dict(read_status(run))
+        if found != said:
+            say_json(found, lines=True)
+            said = found
+        if run.state != "RUNNING":
+            return
+        time.sleep(REFRESH_S)
+        run = run.reload()
+
+
+def status_dict(found: Status) -> dict[str, Any]:
+    """Return a status as plain values."""
     return {
         **found._asdict(),
         "front": found.front.to_dict("records"),
@@ -83,7 +107,7 @@ def _status_text(found: Status) -> Group:
 
 
 def show(
-    target: Annotated[Path, typer.Argument(metavar="RUN or PLAN.json")],
+    target: Annotated[Path, typer.Argument(metavar="RUN or PLAN.json", parser=_readable)],
     trial: Annotated[str | None, typer.Option("--trial", metavar="ID", help="Which trial of the run.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -174,9 +198,13 @@ def measure(
 def report(
     run: RunFolder,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Default: report.html in the run.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write one self-contained HTML file about a run."""
     from analysis.run import Run
 
     file = Run(run).report(out)
+    if as_json:
+        say_json({"file": str(file), "size_mb": file.stat().st_size / 1e6})
+        return
     say(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")

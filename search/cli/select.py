@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -13,6 +14,7 @@ from spaces.errors import UserError
 
 if TYPE_CHECKING:
     from analysis.pick import Pick
+    from spaces.recipe import Recipe
 
 MaxDrop: TypeAlias = Annotated[
     float | None, typer.Option("--max-drop", metavar="POINTS", help="At most this much worse than the teacher.")
@@ -24,6 +26,13 @@ MaxLatency: TypeAlias = Annotated[float | None, typer.Option("--max-latency-ms",
 Knee: TypeAlias = Annotated[bool, typer.Option("--knee", help="Where the front bends.")]
 Trial: TypeAlias = Annotated[str | None, typer.Option("--trial", metavar="ID", help="This trial, whatever its values.")]
 Prefer: TypeAlias = Annotated[str | None, typer.Option("--prefer", metavar="COST", help="size_mb or latency_ms.")]
+
+
+class Form(StrEnum):
+    """What a student is exported as."""
+
+    RECIPE = "recipe"
+    HF_SCRIPT = "hf-script"
 
 
 def pick(
@@ -46,16 +55,20 @@ def pick(
     found = _pick(run, max_drop, minimum, maximum, max_size_mb, max_latency_ms, knee, trial, prefer)
     if as_json:
         others = [other.note for other in found.alternatives]
-        say_json({"trial": found.trial, "reason": found.reason, "row": found.row.to_dict(), "alternatives": others})
+        row = found.row.to_dict()
+        said = {"reason": found.reason, "alternatives": others, "uncertain": list(found.doubts)}
+        say_json({"trial": found.trial, "row": row, **said})
         return
     say(found.reason)
     for other in found.alternatives:
         say(f"  {other.note}")
+    for doubt in found.doubts:
+        say(f"  uncertain: {doubt}")
 
 
 def export(
     run: RunFolder,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The recipe to write.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")],
     max_drop: MaxDrop = None,
     minimum: Minimum = None,
     maximum: Maximum = None,
@@ -64,12 +77,34 @@ def export(
     knee: Knee = False,
     trial: Trial = None,
     prefer: Prefer = None,
+    form: Annotated[
+        Form, typer.Option("--as", help="hf-script: a Python file that trains the student without paredown.")
+    ] = Form.RECIPE,
+    as_json: AsJson = False,
 ) -> None:
     """Write the recipe of one trial, chosen as by `pick`."""
     found = _pick(run, max_drop, minimum, maximum, max_size_mb, max_latency_ms, knee, trial, prefer)
-    found.recipe().save(out)
+    recipe = found.recipe()
+    left_out = _write_script(recipe, out) if form == Form.HF_SCRIPT else ()
+    if form == Form.RECIPE:
+        recipe.save(out)
+    if as_json:
+        say_json({"trial": found.trial, "reason": found.reason, "file": str(out), "left_out": left_out})
+        return
     say(found.reason)
-    say(f"wrote {out}; next: paredown train {out} --out model/")
+    for what in left_out:
+        say(f"left out of the script: {what}")
+    next_step = f"python {out} --out model/" if form == Form.HF_SCRIPT else f"paredown train {out} --out model/"
+    say(f"wrote {out}; next: {next_step}")
+
+
+def _write_script(recipe: Recipe, out: Path) -> tuple[str, ...]:
+    from search.hf_script import script_of
+    from spaces.recipe import write_text
+
+    script = script_of(recipe, out.name)
+    write_text(out, script.text)
+    return script.left_out
 
 
 def _pick(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -13,6 +15,18 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
     from rich.table import Table
+
+
+BESIDE = ("_se", "_p10", "_p90")
+"""How columns end that stand beside another one."""
+NAMES = {
+    "latency_ratio": "latency / teacher's",
+    "max_difference": "largest difference of logits",
+    "file": "file",
+    "split": "split",
+    "rows": "rows",
+    "note": "note",
+}
 
 
 def console() -> Console:
@@ -23,23 +37,32 @@ def console() -> Console:
 
 
 def say(text: str) -> None:
-    """Print a sentence as it stands: paths stay in one piece, brackets are no markup."""
+    """Print a sentence as it stands, on a terminal between words: paths stay in one piece, brackets are no markup."""
+    if sys.stdout.isatty():
+        lines = textwrap.wrap(text, console().width, break_long_words=False, break_on_hyphens=False)
+        text = "\n".join(lines) or text
     typer.echo(text)
 
 
-def say_json(value: Any) -> None:
-    """Print ``value`` as JSON; what is not a number is null."""
-    typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+def say_json(value: Any, *, lines: bool = False) -> None:
+    """Print ``value`` as JSON, with ``lines`` on one line; what is not a number is null."""
+    typer.echo(json.dumps(_plain(value), indent=None if lines else 2, ensure_ascii=False))
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[int] = ()) -> Table:
-    """Return a table; columns in ``right`` are aligned to the right. An empty header is left out."""
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[int] = (), whole: Sequence[int] = ()
+) -> Table:
+    """Return a table; columns in ``right`` are aligned to the right, cells of ``whole`` ones stay on one line.
+
+    An empty header is left out.
+    """
     from rich.markup import escape
     from rich.table import Table
 
     made = Table(box=None, show_header=any(header), pad_edge=False, header_style="bold")
     for index, title in enumerate(header):
-        made.add_column(escape(title), justify="right" if index in right else "left", overflow="fold")
+        side: Literal["left", "right"] = "right" if index in right else "left"
+        made.add_column(escape(title), justify=side, overflow="fold", no_wrap=index in whole)
     for row in rows:
         made.add_row(*(escape(str(cell)) for cell in row))
     return made
@@ -74,23 +97,38 @@ def say_rows(rows: Sequence[Sequence[object]]) -> None:
         console().print(table([""] * max(map(len, rows)), rows))
 
 
-def say_values(values: Mapping[str, Any]) -> None:
-    """Print names and values; nested mappings by dotted name."""
-    say_rows([(name, _short(value)) for name, value in _flat(values)])
+def say_measured(columns: Mapping[str, Mapping[str, Any]], metric: str = "") -> None:
+    """Print measured values, a column for each mapping; a value's error or deciles stand beside it."""
+    names = dict.fromkeys(name for values in columns.values() for name in values if not name.endswith(BESIDE))
+    rows = [(_title(name), *(_measured(name, values, metric) for values in columns.values())) for name in names]
+    if rows:
+        console().print(table(["", *columns] if len(columns) > 1 else [""] * 2, rows, right=range(1, len(columns) + 1)))
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            found += _flat(value, f"{prefix}{name}.")
-        else:
-            found.append((f"{prefix}{name}", value))
-    return found
+def short(value: Any) -> str:
+    """Return a value as people read it: four digits of a fraction, thousands apart."""
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"{value}"
 
 
-def _short(value: Any) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1e4 else f"{value}"
+def _title(name: str) -> str:
+    from analysis.words import title
+
+    return NAMES.get(name, title(name))
+
+
+def _measured(name: str, values: Mapping[str, Any], metric: str) -> str:
+    from analysis.words import metric_value, number
+
+    value = values.get(name)
+    if value is None:
+        return ""
+    if f"{name}_se" in values:
+        return f"{metric_value(metric or name, value)} ± {values[f'{name}_se']:.3f}"
+    if f"{name}_p10" in values:
+        return f"{number(value)} ({number(values[f'{name}_p10'])} to {number(values[f'{name}_p90'])})"
+    return short(value)
 
 
 def _plain(value: Any) -> Any:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.text import console, say, say_json, table
+from search.cli.text import console, say, say_json, short, table
 
 if TYPE_CHECKING:
+    from analysis.export import Difference
     from spaces.plan import Plan
     from spaces.recipe import Recipe
 
@@ -30,8 +34,34 @@ def diff(
     elif not found:
         say("no difference")
     else:
-        rows = [(d.key, "-" if d.a is None else d.a, "-" if d.b is None else d.b) for d in found]
-        console().print(table(("key", a.name, b.name), rows))
+        _say_differences(found, a.name, b.name)
+
+
+def _say_differences(found: Sequence[Difference], a: str, b: str) -> None:
+    """Print what differs: settings by their keys, then the matrices by what their paths do not share."""
+    settings = [d for d in found if ".choices." not in f".{d.key}"]
+    if settings:
+        console().print(table(("key", a, b), [(d.key, _side(d.a), _side(d.b)) for d in settings], whole=(0,)))
+    paths = {d.key.partition("choices.")[2]: d for d in found if d not in settings}
+    if not paths:
+        return
+    shared = _shared([path for path in paths if re.search(r"\.\d+\.", path)])
+    rows = [(path.removeprefix(shared), _side(d.a), _side(d.b)) for path, d in paths.items()]
+    console().print(table((f"in {shared[:-1]}" if shared else "matrix", a, b), rows, whole=(0,)))
+
+
+def _side(text: str | None) -> str:
+    """Return one side of a difference; long fractions with four digits."""
+    if text is None:
+        return "-"
+    return short(float(text)) if re.fullmatch(r"-?\d+\.\d{5,}(e-?\d+)?", text) else text
+
+
+def _shared(paths: Sequence[str]) -> str:
+    """Return the whole names that all paths begin with."""
+    names = list(zip(*(path.split(".") for path in paths), strict=False))
+    same = itertools.takewhile(lambda column: len(set(column)) == 1, names)
+    return "".join(f"{column[0]}." for column in same)
 
 
 def _read(file: Path) -> Recipe | Plan:

@@ -2,6 +2,7 @@
 
 from search.config.load import config_from, load_config
 from search.config.models import (
+    Baselines,
     Columns,
     Confirm,
     Data,
@@ -24,6 +25,7 @@ from search.config.resume import same_run_or_difference
 from search.config.root import Config
 
 __all__ = [
+    "Baselines",
     "Columns",
     "Config",
     "Confirm",

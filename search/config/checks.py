@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
+from search.config.fill import preset_files
 from search.config.problems import Problem, unknown_word
 from search.config.root import Config
 from search.kinds import KINDS, LEAST_ROOM, LEAST_WINDOW
@@ -27,9 +28,11 @@ def check(config: Config) -> Iterator[Problem]:
     yield from _metric(config)
     yield from _methods(config)
     yield from _student(config)
+    yield from _nothing_to_choose(config)
     yield from _objectives(config)
     yield from _constraints(config)
     yield from _rungs(config)
+    yield from _baselines(config)
 
 
 def _teacher(config: Config) -> Iterator[Problem]:
@@ -129,6 +132,19 @@ def _student(config: Config) -> Iterator[Problem]:
             yield Problem(("space", "student", "lstm", name), f"{broken} is not allowed: whole numbers")
 
 
+def _nothing_to_choose(config: Config) -> Iterator[Problem]:
+    space = config.space
+    methods = {*space.methods, *(name for names in space.own_methods.values() for name in names)}
+    domains = [getattr(space.distillation, name) for name in type(space.distillation).model_fields]
+    sizes = [space.structure.layers, space.structure.heads, space.structure.ffn]
+    if space.student is not None:
+        domains += [getattr(space.student, name) for name in type(space.student).model_fields]
+    elif methods != {"dense"}:
+        return
+    if all(domain is None or isinstance(domain, Fixed) for domain in [*domains, *sizes]):
+        yield Problem(("space",), "there is nothing to choose: add a method, or a range to structure or distillation")
+
+
 def _values(domain: Domain) -> tuple[Scalar, ...]:
     """Return what stands in a domain: its value, its choices, or its ends."""
     match domain:
@@ -178,3 +194,10 @@ def _rungs(config: Config) -> Iterator[Problem]:
         yield Problem(
             ("fidelity", "rungs"), f"{list(rungs)!r} is not allowed: rising fractions above 0, the last one 1.0"
         )
+
+
+def _baselines(config: Config) -> Iterator[Problem]:
+    papers = sorted(set(preset_files()) - {"default"})
+    for i, name in enumerate(config.baselines.presets):
+        if name not in papers:
+            yield Problem(("baselines", "presets", str(i)), unknown_word(name, papers))

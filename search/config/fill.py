@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -9,16 +10,18 @@ from typing import Any
 
 from search.config.models import LstmStudent, Space
 from search.config.problems import Problem, unknown_word
-from search.config.yaml_file import read_yaml
 from search.kinds import KINDS
+from spaces.plain_yaml import read_yaml
 
 _PATHS = (
     ("task", "data", "train"),
     ("task", "data", "validation"),
     ("task", "data", "test"),
     ("task", "transfer"),
-    ("search", "warm_start"),
 )
+
+WARM_PRESET = "preset:"
+"""How a preset is named in ``search.warm_start``."""
 
 LSTM_DISTILLATION: dict[str, Any] = {
     "learning_rate": {"low": 5e-4, "high": 5e-3, "log": True},
@@ -34,7 +37,7 @@ def merge_preset(raw: dict[str, Any]) -> Problem | None:
         return None
     name = space.setdefault("preset", "default")
     presets = preset_files()
-    if name not in presets:
+    if not isinstance(name, str) or name not in presets:
         return Problem(("space", "preset"), unknown_word(name, sorted(presets)))
     for key, value in _preset_keys(presets[name]).items():
         if key not in space:
@@ -69,7 +72,8 @@ def fill_defaults(raw: dict[str, Any], run_name: str) -> None:
         columns = task.setdefault("columns", {})
         if isinstance(columns, dict):
             for name in kind.required:
-                columns.setdefault(name, name)
+                if columns.get(name) is None:
+                    columns[name] = name
         raw.setdefault("objectives", [task["metric"], "size_mb", "latency_ms"])
     space = raw.get("space")
     if isinstance(space, dict) and isinstance(space.get("student"), dict | LstmStudent):
@@ -86,17 +90,30 @@ def make_absolute(raw: dict[str, Any], base: Path) -> None:
     """Make paths absolute; a teacher's name is a path when it starts like one or such a folder exists."""
     for path in _PATHS:
         _change(raw, path, lambda text: str(_absolute(text, base)))
+    search = raw.get("search")
+    if isinstance(search, dict) and isinstance(search.get("warm_start"), str | list | tuple):
+        search["warm_start"] = _sources(search["warm_start"], base)
     _change(raw, ("run", "dir"), lambda text: text if "://" in text else str(_absolute(text, base)))
     _change(raw, ("teacher", "model"), lambda text: str(_absolute(text, base)) if _is_path(text, base) else text)
 
 
+def _sources(given: str | list[Any] | tuple[Any, ...], base: Path) -> Any:
+    """Make the run folders and plan files of a warm start absolute; presets go by name."""
+    if isinstance(given, str):
+        return given if given.startswith(WARM_PRESET) else str(_absolute(given, base))
+    return [_sources(item, base) if isinstance(item, str) else item for item in given]
+
+
 def _absolute(text: str, base: Path) -> Path:
-    path = Path(text).expanduser()
-    return path if path.is_absolute() else (base / path).resolve()
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:  # the home of a user who does not exist: a file of that name, which is then missing
+        path = Path(text)
+    return path if path.is_absolute() else (base / path).absolute()
 
 
 def _is_path(text: str, base: Path) -> bool:
-    return text.startswith((".", "/", "~")) or (base / text).is_dir()
+    return text.startswith((".", "/", "~")) or os.path.isdir(base / text)  # False also for a name that is too long
 
 
 def _change(raw: dict[str, Any], key: tuple[str, ...], change: Callable[[str], str]) -> None:

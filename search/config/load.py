@@ -14,8 +14,8 @@ from search.config.fill import fill_defaults, make_absolute, merge_preset
 from search.config.not_yet import first_not_yet
 from search.config.problems import Origin, Problem, problems_of
 from search.config.root import Config
-from search.config.yaml_file import Key, parse_value, read_yaml
 from spaces.errors import UserError
+from spaces.plain_yaml import Key, parse_value, read_yaml
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

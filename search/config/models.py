@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from spaces import domains
-from spaces.distillation import LAYER_MAPS, OBJECTIVES, SCHEDULES, UNFREEZING
+from spaces.distillation import LAYER_MAPS, MASK_SCORES, OBJECTIVES, SCHEDULES, UNFREEZING
 from spaces.domains import Choices, Domain, Fixed, Range
 from spaces.errors import UserError
 
@@ -85,6 +85,8 @@ Flag = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=(True, Fa
 Schedule = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=SCHEDULES)), _domain_text]
 Unfreezing = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=UNFREEZING)), _domain_text]
 LayerMap = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=LAYER_MAPS)), _domain_text]
+Tracker: TypeAlias = Literal["wandb", "mlflow", "tensorboard"]
+MaskScores = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=MASK_SCORES)), _domain_text]
 Kind: TypeAlias = Literal["qkv", "attn_out", "ffn_in", "ffn_out", "embedding", "pooler"]
 Files: TypeAlias = str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None
 Names: TypeAlias = Annotated[tuple[str, ...], Field(strict=False)]
@@ -194,6 +196,7 @@ class Distillation(Section):
     unfreeze: Unfreezing = Fixed("all")
     layer_map: LayerMap = Fixed("own")
     mixup: Weight = Fixed(0.0)
+    mask_scores: MaskScores = Fixed("data")
 
 
 class Space(Section):
@@ -223,11 +226,11 @@ class Search(Section):
     """How long and with which sampler the space is searched."""
 
     trials: Count = 60
-    sampler: Literal["auto", "tpe", "nsgaii", "gp", "random"] = "auto"
+    sampler: Literal["auto", "guided", "tpe", "nsgaii", "gp", "random"] = "auto"
     max_concurrent: Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     time_limit_s: Positive | None = None
-    warm_start: str | None = None
+    warm_start: str | Names | None = None
 
 
 class EarlyStopping(Section):
@@ -245,17 +248,25 @@ class Fidelity(Section):
     per_device_train_batch_size: Count = 32
 
 
+class Baselines(Section):
+    """What is drawn beside the front besides the teacher and uniform low rank: two plans of each of ``presets``."""
+
+    presets: Names = ()
+
+
 class Confirm(Section):
-    """Retraining the ``top`` front trials with ``seeds`` more seeds at the end."""
+    """Retraining ``top`` trials of the front with ``seeds`` more seeds at the end, for ``steps`` (None: a trial's)."""
 
     seeds: Annotated[int, Field(ge=0)] = 0
     top: Count = 8
+    steps: Count | None = None
 
 
 class Final(Section):
-    """What ``paredown train`` runs by default."""
+    """What ``paredown train`` runs by default; it ends early after so many looks at validation without a gain."""
 
     num_train_epochs: Positive = 3
+    early_stopping_patience: Count | None = 3
 
 
 class Latency(Section):

@@ -19,10 +19,6 @@ class NotYet:
 NOT_YET = (
     NotYet("latency", lambda target: isinstance(target, list), "a list of latency targets"),
     NotYet("latency.runtime", lambda runtime: runtime in ("onnxruntime", "onnxruntime-int8"), "this runtime"),
-    NotYet("confirm.seeds", lambda seeds: isinstance(seeds, int) and seeds > 0, "confirming with more seeds"),
-    NotYet("track", lambda trackers: bool(trackers), "tracking"),
-    NotYet("search.warm_start", lambda start: start is not None, "a warm start"),
-    NotYet("run.dir", lambda path: isinstance(path, str) and "://" in path, "a remote run folder"),
     NotYet("run.keep_checkpoints", lambda kept: kept == "all", "keeping all checkpoints"),
     NotYet("run.stored_dtype", lambda dtype: dtype in ("float16", "bfloat16"), "this stored type"),
 )

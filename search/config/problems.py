@@ -10,8 +10,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from search.config.root import Config
-from search.config.yaml_file import Key, Lines
 from spaces.errors import UserError, did_you_mean
+from spaces.plain_yaml import Key, Lines
 
 
 @dataclass(frozen=True)

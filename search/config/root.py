@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
 from pydantic import Field
 
 from search.config.models import (
+    Baselines,
     Confirm,
     EarlyStopping,
     Fidelity,
@@ -20,7 +20,9 @@ from search.config.models import (
     Space,
     Task,
     Teacher,
+    Tracker,
 )
+from spaces.plain_yaml import dump_yaml
 
 
 class Config(Section):
@@ -34,11 +36,12 @@ class Config(Section):
     search: Search = Search()
     early_stopping: EarlyStopping = EarlyStopping()
     fidelity: Fidelity = Fidelity()
+    baselines: Baselines = Baselines()
     confirm: Confirm = Confirm()
     final: Final = Final()
     latency: Latency = Latency()
     resources: Resources = Resources()
-    track: tuple[str, ...] = Field(default=(), strict=False)
+    track: tuple[Tracker, ...] = Field(default=(), strict=False)
     run: Run = Run()
 
     def resolved(self) -> dict[str, Any]:
@@ -47,4 +50,4 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """Return ``resolved()`` as YAML text for the run folder."""
-        return yaml.safe_dump(self.resolved(), sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+        return dump_yaml(self.resolved(), flow=None)

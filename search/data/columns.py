@@ -40,6 +40,8 @@ def read_rows(table: Table, kind: Kind, columns: Columns, *, labelled: bool = Tr
     _refuse_empty(table)
     text, pair, *_ = [*map(_texts, found.values()), None]
     empty = 0 if isinstance(text, Lines) else sum(not line.strip() for line in text or ())
+    if empty == len(table):
+        raise UserError(f"{table.name}: no row has a text in column {getattr(columns, kind.text)!r}")
     if kind.target is None:
         return Rows(table.name, text, empty_texts=empty)
     targets: Targets | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spaces.errors import UserError
+from spaces.reading import parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,9 +69,9 @@ def read_file(path: str | Path) -> Table:
     are not UTF-8, or rows that do not parse.
     """
     file = Path(path)
-    if file.is_dir():
+    if os.path.isdir(file):
         return _read_folder(file)
-    if not file.is_file():
+    if not os.path.isfile(file):  # False also for a name that is too long
         near = f"; the folder has {', '.join(_siblings(file))}" if _siblings(file) else ""
         raise UserError(f"{file}: there is no such file{near}")
     reader = _READERS.get(file.suffix.lower())
@@ -158,10 +160,7 @@ def _read_jsonl(file: Path) -> Table:
     for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{file}:{number}: this line is not JSON: {error}") from None
+        row = parse_json(line, f"{file}:{number}")
         if not isinstance(row, dict):
             raise UserError(f"{file}:{number}: {line[:40]!r} is not an object of columns")
         rows.append(row)
@@ -169,13 +168,9 @@ def _read_jsonl(file: Path) -> Table:
 
 
 def _read_parquet(file: Path) -> Table:
-    import pandas as pd
-    import pyarrow as pa
+    from analysis.reading import read_parquet
 
-    try:
-        return _from_frame(pd.read_parquet(file), str(file))
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{file}: this is not a parquet file: {error}") from None
+    return _from_frame(read_parquet(file), str(file))
 
 
 def _read_arrow(file: Path) -> Table:
@@ -256,6 +251,6 @@ def _plain_item(item: Any) -> Any:
 
 
 def _siblings(file: Path) -> list[str]:
-    if not file.parent.is_dir():
+    if not os.path.isdir(file.parent):
         return []
     return sorted(p.name for p in file.parent.iterdir() if p.suffix.lower() in SUFFIXES)[:5]

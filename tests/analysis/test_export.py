@@ -34,6 +34,7 @@ def test_a_recipe_holds_the_plan_and_all_that_training_it_takes(run_folder: Path
     assert recipe.expected["size_mb"] == row["size_mb"]
     assert recipe.expected["teacher_accuracy"] == 0.94
     assert recipe.made_by["trial"] == row["trial"]
+    assert recipe.made_by["front"] == {"place": 1, "of": len(run.front()), "by": "size_mb"}
     assert Recipe.read(recipe.save(tmp_path / "recipe.yaml")) == recipe
 
 

@@ -7,12 +7,13 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from analysis.compare import compare
 from analysis.figures import style
 from analysis.figures.front import front_data
-from analysis.figures.hypervolume import hypervolume_data
+from analysis.figures.hypervolume import HypervolumeData, hypervolume_data, rises
 from analysis.figures.layers import layers_data, layers_figure
 from analysis.figures.parallel import parallel_data
 from analysis.figures.rungs import rungs_data
@@ -40,6 +41,23 @@ def test_the_front_picture_has_a_panel_per_cost_with_every_trial_in_one_place(ru
         assert panel.teacher.error == [pytest.approx(1.64 * 0.01)]
         assert "teacher" not in panel.baselines.names
         assert set(panel.front.error) == {1.64 * 0.009}
+        assert panel.presets.names == []
+    size, latency = data.panels
+    assert all(math.isnan(reach) for reach in (*size.front.left, *size.front.right))
+    assert latency.front.left == pytest.approx([x * 0.02 for x in latency.front.x], abs=1e-3)
+    assert latency.front.right == pytest.approx([x * 0.04 for x in latency.front.x], abs=1e-3)
+
+
+def test_presets_of_papers_have_a_mark_of_their_own(make_run: MakeRun) -> None:
+    folder = make_run(trials=6)
+    rows = pd.read_parquet(folder / "baselines.parquet")
+    named = {"name": "ladabert", "kind": "preset", "accuracy": 0.9, "size_mb": 0.2, "latency_ms": 4.0}
+    pd.concat([rows, pd.DataFrame([named])]).to_parquet(folder / "baselines.parquet")
+    panel = front_data(Run(folder)).panels[0]
+    assert (panel.presets.names, panel.presets.x) == (["ladabert"], [0.2])
+    assert panel.baselines.names == ["teacher-bf16", "uniform-0.50", "uniform-0.20"]
+    shown = {t.name: t.marker.symbol for t in Run(folder).plot_front().data if t.showlegend}
+    assert shown["presets of papers"] != shown["baselines"]
 
 
 def test_the_line_of_a_panel_is_the_front_of_its_two_axes_alone(run: Run) -> None:
@@ -109,6 +127,15 @@ def test_hypervolume_only_rises_and_ends_at_the_runs_own(run: Run) -> None:
     assert data.steps[-1] == run.trials["steps"].sum()
     assert data.values[-1] == pytest.approx(run.hypervolume(), rel=0.02)
     assert data.values[-1] >= run.hypervolume() - 1e-12
+
+
+def test_the_history_is_drawn_where_it_rises(run: Run) -> None:
+    data = hypervolume_data(run)
+    drawn = rises(data)
+    assert len(drawn.values) < len(data.values)
+    assert set(drawn.values) == set(data.values)
+    assert (drawn.steps[0], drawn.steps[-1]) == (data.steps[0], data.steps[-1])
+    assert rises(HypervolumeData([], [], [])) == HypervolumeData([], [], [])
 
 
 def test_without_a_reference_there_is_no_history(make_run: MakeRun) -> None:

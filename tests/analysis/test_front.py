@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.front import Reference, front, gains_above, hypervolume, knee, make_reference
+from analysis.front import Reference, front, gains_above, hypervolume, knee, make_reference, rivals
 from spaces.objectives import Objective, objective
 
 ACCURACY, SIZE, LATENCY = objective("accuracy"), objective("size_mb"), objective("latency_ms")
@@ -236,3 +236,17 @@ def test_a_useless_small_student_does_not_move_the_knee_of_a_run_with_a_referenc
     )
     assert knee(rows, objectives) == 1
     assert knee(rows, objectives, reference) == 2
+
+
+@given(st.lists(st.tuples(grid, grid, grid), min_size=1, max_size=12))
+def test_a_rival_is_on_the_front_and_no_worse_in_anything(values: list[tuple[int, int, int]]) -> None:
+    rows = table(*values, objectives=(ACCURACY, SIZE, PARAMS)).assign(trial=[f"t{i}" for i in range(len(values))])
+    best = front(rows, (ACCURACY, SIZE, PARAMS))
+    found = rivals(rows, best, (ACCURACY, SIZE, PARAMS))
+    for (_, row), rival in zip(rows.iterrows(), found, strict=True):
+        assert (rival is None) == (row["trial"] in set(best["trial"]))
+        if rival is not None:
+            other = best.set_index("trial").loc[rival]
+            assert other["accuracy"] >= row["accuracy"]
+            assert other["size_mb"] <= row["size_mb"]
+            assert other["params"] <= row["params"]

@@ -164,6 +164,23 @@ def test_neighbours_within_the_error_cannot_be_told_apart(run_of: Callable[..., 
     assert not cannot_be_told_apart(0.001, math.nan, 0.01)
 
 
+def test_what_a_bound_decided_by_less_than_an_interval_is_said(run_of: Callable[..., Run]) -> None:
+    picked = run_of(ROWS).pick(max_drop=1.0)
+    assert picked.trial == "t00003"
+    assert picked.doubts == (
+        "t00003 meets the bound by 0.0 points, its interval is ± 1.5 points",
+        "t00002 (20.0 MB) misses it by 0.5 points, its interval is ± 1.5 points",
+    )
+    assert "Uncertain: t00003 meets" in picked._repr_html_()
+    assert run_of(ROWS).pick(min={"accuracy": 0.8}).doubts == ()
+    assert run_of(ROWS).pick(max_size_mb=30).doubts == ()
+    run = run_of([(22.0, 10.0, 3.0), (21.9, 30.0, 5.0)], "perplexity")
+    assert run.pick(max={"perplexity": 21.95}).doubts == (
+        "t00001 meets the bound by 0.0500 of perplexity, its interval is ± 0.820 of perplexity",
+        "t00000 (10.0 MB) misses it by 0.0500 of perplexity, its interval is ± 0.820 of perplexity",
+    )
+
+
 def test_a_pick_gives_its_recipe(run_of: Callable[..., Run], tmp_path: Path) -> None:
     picked = run_of(ROWS).pick(max_drop=2.0)
     assert picked.recipe().save(tmp_path / "recipe.yaml").exists()

@@ -89,7 +89,7 @@ def test_a_plan_file_or_trial_that_is_not_there_is_named(make_run: MakeRun) -> N
     with pytest.raises(UserError, match=r"no trial 't0002'.*did you mean 't00002'.*t00000 to t00002"):
         run.row("t0002")
     (run.path / "plans" / f"{run.row(1)['plan']}.json").unlink()
-    with pytest.raises(UserError, match=r"plans/.*json: cannot be read"):
+    with pytest.raises(UserError, match=r"plans/.*json: there is no such file"):
         run.plan(1)
 
 
@@ -98,7 +98,12 @@ def test_a_plan_file_or_trial_that_is_not_there_is_named(make_run: MakeRun) -> N
     [
         (None, "not a run folder"),
         ("{", "not JSON"),
-        ("[]", "'format' is None"),
+        ("[]", "expected an object"),
+        ("{}", "'format' is None"),
+        ('{"format": 0}', "format 0 is older than 1"),
+        ('{"format": 1, "objectives": ["accuracy", "sise_mb"]}', "did you mean 'size_mb'"),
+        ('{"format": 1, "teacher": "t"}', "key 'teacher' is 't'; expected an object"),
+        ('{"format": 1, "hypervolume": {"reference": {"x": 1}}}', "hypervolume.objectives' is None"),
         ('{"format": "1"}', "'format' is '1'"),
         (json.dumps({"format": FORMAT + 1}), "newer than"),
     ],
@@ -124,12 +129,12 @@ def test_broken_files_are_named(make_run: MakeRun) -> None:
     run = Run(folder)
     with pytest.raises(UserError, match=r"baselines\.parquet: not a readable parquet"):
         _ = run.baselines
-    with pytest.raises(UserError, match=r"config\.yaml: not YAML"):
+    with pytest.raises(UserError, match=r"config\.yaml:\d: this is not valid YAML"):
         _ = run.config
     with pytest.raises(UserError, match=r"signature\.json: missing"):
         _ = run.signature
     (folder / "config.yaml").write_text("- a")
-    with pytest.raises(UserError, match="expected a mapping, found list"):
+    with pytest.raises(UserError, match=r"config\.yaml: a mapping of keys"):
         _ = run.config
 
 
@@ -164,3 +169,26 @@ def test_importing_analysis_brings_neither_training_nor_plotting_code() -> None:
     done = subprocess.run([sys.executable, "-c", code, heavy], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
     assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"trial": "../../x"}, "key 'trial' is '../../x'; expected an id"),
+        ({"trial": ["t"]}, "key 'trial'"),
+        ({"number": 1e30}, "key 'number'"),
+        ({"state": "COMPLETED"}, "did you mean 'COMPLETE'"),
+        ({"plan": "../../secret"}, "key 'plan' is '../../secret'"),
+        ({"size_mb": "12"}, "key 'size_mb' is '12'; expected a number"),
+        ({"latency_ms": [1]}, "key 'latency_ms'"),
+        ({"params": 10**40}, "key 'params'"),
+    ],
+)
+def test_a_line_that_is_no_trial_is_refused_by_its_key(change: dict[str, object], said: str, make_run: MakeRun) -> None:
+    folder = make_run(trials=2)
+    rows = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+    rows[1] |= change
+    (folder / "trials.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=said) as told:
+        _ = Run(folder).trials
+    assert "trials.jsonl: trial 2" in str(told.value)

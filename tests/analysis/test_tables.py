@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from analysis.health import health
@@ -16,6 +17,7 @@ from spaces.cost import module_bytes
 from spaces.groups import find_groups
 from spaces.lstm import Lstm
 from spaces.plan import Choice, Plan, Structure, Student
+from tests.analysis.hostile import put_markup
 
 MakeRun = Callable[..., Path]
 
@@ -138,3 +140,71 @@ def test_torn_lines_are_said(make_run: MakeRun) -> None:
     with (folder / "trials.jsonl").open("a") as stream:
         stream.write('{"trial": "t0')
     assert next(c.text for c in health(Run(folder)) if c.name == "journal").startswith("1 line of trials.jsonl")
+
+
+def said(run: Run, name: str) -> tuple[str, str]:
+    return next((check.level, check.text) for check in health(run) if check.name == name)
+
+
+def test_a_run_that_still_grows_is_told_to_go_on(make_run: MakeRun) -> None:
+    late = make_run(trials=20, states=("COMPLETE",) * 20)
+    rows = [json.loads(line) for line in (late / "trials.jsonl").read_text().splitlines()]
+    for row in rows:
+        row.update(accuracy=0.5 + row["number"] / 50, size_mb=0.05, latency_ms=2.0)
+    (late / "trials.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    level, text = said(Run(late), "length")
+    assert level == "warning"
+    assert text.endswith("of the hypervolume: more trials would still help")
+    for row in rows[1:]:
+        row.update(accuracy=0.2)
+    (late / "trials.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    level, text = said(Run(late), "length")
+    assert (level, text) == ("good", "the last quarter of the training steps brought 0% of the hypervolume")
+
+
+def test_a_file_that_is_larger_than_its_plan_is_an_alarm(make_run: MakeRun) -> None:
+    assert said(Run(make_run(trials=3)), "sizes") == (
+        "good",
+        "all 3 files are as large as their plans say, to the byte",
+    )
+    level, text = said(rewritten(make_run(trials=3), size_mb_predicted=[0.01] * 3), "sizes")
+    assert level == "bad"
+    assert text.startswith("3 files not as large as their plans say; t00000 has 0.")
+
+
+def test_latencies_that_moved_in_the_quiet_sitting_are_said(make_run: MakeRun) -> None:
+    folder = make_run(trials=8)
+    assert said(Run(folder), "latency again")[0] == "good"
+    rows = pd.read_parquet(folder / "front.parquet")
+    rows.assign(latency_ms_final=rows["latency_ms"] * 1.5).to_parquet(folder / "front.parquet")
+    assert said(Run(folder), "latency again") == (
+        "warning",
+        "measured again in one quiet sitting, the front takes 150% of the search's latencies",
+    )
+
+
+def test_rungs_that_do_not_tell_the_order_are_warned_of(make_run: MakeRun) -> None:
+    folder = make_run(trials=20)
+    assert said(Run(folder), "early order") == (
+        "good",
+        "the order at step 99 and at step 300 have a rank correlation of 1.00",
+    )
+    rungs = [json.loads(line) for line in (folder / "rungs.jsonl").read_text().splitlines()]
+    for rung in rungs:
+        rung["metric"] *= -1 if rung["step"] == 99 else 1
+    (folder / "rungs.jsonl").write_text("".join(json.dumps(rung) + "\n" for rung in rungs))
+    level, text = said(Run(folder), "early order")
+    assert (level, text[-5:]) == ("warning", "-1.00")
+    assert "early order" not in levels(Run(make_run(trials=5)))
+
+
+def test_a_notebook_shows_a_run_with_its_states_teacher_and_front(run_folder: Path, make_run: MakeRun) -> None:
+    text = Run(run_folder)._repr_html_()
+    assert "<b>trec, finished</b>" in text
+    assert "trials: 36 complete, 4 stopped" in text
+    assert "teacher: accuracy 0.940, 0." in text
+    assert f"hypervolume: {Run(run_folder).hypervolume():.4f}" in text
+    assert all(trial in text for trial in Run(run_folder).front()["trial"].head(20))
+    assert "none yet" in Run(make_run(trials=0))._repr_html_()
+    hostile = Run(put_markup(make_run(trials=4)))
+    assert "<script" not in hostile._repr_html_()

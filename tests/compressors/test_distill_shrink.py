@@ -37,6 +37,7 @@ CHOICES = {
     "kronecker": Choice.of("kronecker", m1=4, n1=4, terms=1),
 }
 ROUNDS = Distillation(learning_rate=2e-3, shrink_rounds=4, shrink_share=0.8)
+MOVEMENT = Distillation(learning_rate=2e-3, shrink_rounds=4, shrink_share=0.8, regrow=True, mask_scores="movement")
 PENALTY = Distillation(learning_rate=2e-3, penalty=1e-2, penalty_updates=3, shrink_share=0.5)
 
 
@@ -84,7 +85,7 @@ def test_a_rung_shows_the_stored_student_and_the_training_ends_with_it(name: str
     assert {(n, tuple(t.shape)) for n, t in stored_tensors(model).items()} == listed
 
 
-@pytest.mark.parametrize("settings", [ROUNDS, PENALTY], ids=["rounds", "penalty"])
+@pytest.mark.parametrize("settings", [ROUNDS, PENALTY, MOVEMENT], ids=["rounds", "penalty", "movement"])
 @pytest.mark.parametrize("name", CHOICES)
 @pytest.mark.parametrize("killed", [0, 1, 2])
 def test_a_shrinking_training_goes_on_in_the_same_bits_from_every_rung(

@@ -288,6 +288,34 @@ def test_finetuning_stops_on_validation_and_keeps_the_best(tmp_path: Path) -> No
     assert (resumed.best_step, len(resumed.scores)) == (12, 4)
 
 
+def test_a_training_that_gains_nothing_lets_the_rate_decay_and_ends_there(tmp_path: Path) -> None:
+    file, budget = tmp_path / "state.safetensors", Budget(100, tuple(n / 10 for n in range(1, 11)), 8)
+
+    def run(stop_at: int | None = None) -> tuple[TrainResult, nn.Module, list[int]]:
+        student, steps = Student(bert(seed=5)), list[int]()
+        best = KeepBest(lambda model: -float(steps[-1]), patience=2, checkpoint=file, resume=file.exists())
+
+        def look(rung: Rung) -> bool:
+            steps.append(rung.step)
+            if len(steps) == stop_at:
+                raise KeyboardInterrupt
+            return best(rung)
+
+        return train(student, on_rung=look, budget=budget, anneal=True, checkpoint=file, start=file), student, steps
+
+    result, whole, steps = run()
+    assert (result.steps, result.stopped) == (38, False)  # 30 steps are four fifths of 38
+    assert steps == [10, 20, 30, 38]
+    file.unlink()
+    file.with_name(f"{file.name}.best").unlink()
+    for rungs in (1, 4):
+        with pytest.raises(KeyboardInterrupt):
+            run(stop_at=rungs)
+    resumed, again, steps = run()
+    assert resumed.steps == 38
+    assert equal(weights(again), weights(whole))
+
+
 def test_a_score_that_is_nan_is_never_the_best() -> None:
     scores = iter([math.nan, 0.1])
     best = KeepBest(lambda model: next(scores))

@@ -135,6 +135,24 @@ def test_what_fell_stays_zero_unless_it_may_come_back(opened: Callable[..., Any]
         assert bool(forms.gradient_masks()) is not regrow
 
 
+def test_movement_cuts_what_training_moves_towards_zero(opened: Callable[..., Any]) -> None:
+    _, _, forms = opened("sparse")
+    forms.enter()
+    kept = 300
+    for form in forms.by_path.values():
+        whole = form.layer.whole
+        # the smallest weights move away from zero, as the loss falls, and all others towards it
+        away = whole.detach().abs() <= whole.detach().abs().flatten().kthvalue(kept).values
+        whole.grad = torch.where(away, -1.0, 1.0) * whole.detach().sign()
+    forms.observe()
+    states = forms.state()
+    forms.cut(1.0, 1.0, regrow=False)
+    for path, form in forms.by_path.items():
+        movement = states[f"{path}/whole.movement"]
+        assert int((movement > 0).sum()) == kept
+        assert torch.equal(form.layer.whole != 0, movement > 0)
+
+
 def test_tables_of_words_keep_their_stored_form(make_teacher: Maker, factors: Factors) -> None:
     table = next(m for m in factors.signature.modules if m.role == "embedding")
     plan = Student.of(factors.signature.hash, {table.path: Choice.of("lowrank", rank=4)})

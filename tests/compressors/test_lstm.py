@@ -27,7 +27,7 @@ from spaces.cost import cost, file_tensors
 from spaces.errors import UserError
 from spaces.lstm import Lstm
 from spaces.plan import Student
-from spaces.signature import read_header
+from spaces.tensors import read_header
 
 Maker = Callable[..., transformers.PreTrainedModel]
 Saver = Callable[..., Path]

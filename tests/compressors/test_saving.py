@@ -1,11 +1,8 @@
-"""The model folder: its exact size, and what comes back from it, with and without paredown."""
+"""The model folder: its exact size, and what comes back from it."""
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,8 +21,8 @@ from compressors.saving import load, save_student, weights_bytes
 from spaces.cost import cost, file_tensors
 from spaces.errors import UserError
 from spaces.plan import Choice, Structure, Student
-from spaces.signature import read_header
 from spaces.structure import refusal
+from spaces.tensors import read_header
 
 Saver = Callable[..., Path]
 Drawer = Callable[..., Student]
@@ -126,32 +123,6 @@ def test_every_task_comes_back(
     assert torch.allclose(logits(load(tmp_path / "student"), batch), logits(student, batch), atol=1e-6)
 
 
-def test_a_folder_works_where_paredown_is_not_installed(
-    save_teacher: Saver, random_student: Drawer, batch: dict[str, Tensor], tmp_path: Path
-) -> None:
-    folder = save_teacher("bert")
-    factors = Factors.read(folder)
-    student = make_student(random_student(factors.signature, 5), folder, factors)
-    save_student(student, tmp_path / "student")
-    script = f"""
-import sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("spaces", "compressors", "search", "analysis", "paredown"):
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Absent())
-import torch
-from transformers import AutoModelForSequenceClassification
-model = AutoModelForSequenceClassification.from_pretrained({str(tmp_path / "student")!r}, trust_remote_code=True)
-ids, mask = torch.tensor({batch["input_ids"].tolist()}), torch.tensor({batch["attention_mask"].tolist()})
-with torch.no_grad():
-    print(model.eval()(input_ids=ids, attention_mask=mask).logits.tolist())
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert torch.allclose(torch.tensor(json.loads(done.stdout.splitlines()[-1])), logits(student, batch), atol=1e-5)
-
-
 def test_half_precision_is_stored_and_single_precision_is_computed_with(
     save_teacher: Saver, batch: dict[str, Tensor], tmp_path: Path
 ) -> None:
@@ -218,5 +189,5 @@ def test_a_folder_that_is_no_student_is_the_user_s_error(save_teacher: Saver, tm
         load(tmp_path / "nowhere")
     save_student(make_student(Student.of("", {}), folder, Factors.read(folder)), tmp_path / "student")
     (tmp_path / "student" / "model.safetensors").write_bytes(b"not a weights file")
-    with pytest.raises(UserError, match="do not make a model"):
+    with pytest.raises(UserError, match="the header would have"):
         load(tmp_path / "student")

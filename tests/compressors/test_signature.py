@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from compressors.signature import signature_of, stored_tensors
-from spaces.signature import read_header, read_signature
+from spaces.signature import read_signature
+from spaces.tensors import read_header
 
 Maker = Callable[..., PreTrainedModel]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -35,6 +36,7 @@ COMMANDS = [
     "diff",
     "evaluate",
     "convert",
+    "schema",
     "doctor",
 ]
 Cli = Callable[..., tuple[int, str, str]]
@@ -55,6 +57,9 @@ def cli(
         return int(left.value.code or 0), said.out, said.err
 
     return call
+
+
+TASK = {"kind": "text-classification", "data": {"train": "/data/train.csv"}}
 
 
 @pytest.fixture
@@ -99,7 +104,9 @@ def run(tmp_path: Path) -> Path:
         "teacher": {"path": "teacher", "hash": "t", "metrics": {"accuracy": 0.92}, "size_mb": 90.0},
     }
     (folder / "run.json").write_text(json.dumps(info))
-    (folder / "config.yaml").write_text(yaml.safe_dump({"search": {"trials": 3}, "final": {"num_train_epochs": 1}}))
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump({"task": TASK, "search": {"trials": 3}, "final": {"num_train_epochs": 1}})
+    )
     (folder / "signature.json").write_text(signature().to_json())
     with (folder / "trials.jsonl").open("w") as stream:
         for number, (accuracy, size) in enumerate([(0.9, 40.0), (0.85, 20.0), (0.7, 10.0)]):
@@ -164,6 +171,44 @@ def test_init_writes_a_config_that_loads_and_overwrites_nothing(cli: Cli, tmp_pa
     assert "nothing is overwritten" in err
 
 
+def test_init_looks_at_data_and_teacher_and_says_what_it_found(
+    cli: Cli, backbone: Path, task_data: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "my.yaml"
+    code, out, _ = cli("init", file, "--teacher", backbone, "--data", task_data["train"])
+    assert code == 0
+    assert "400 rows with the columns text, label; 3 labels" in out
+    config = load_config(file)
+    assert config.task.data.test == task_data["test"]
+    assert config.teacher.model == str(backbone)
+    assert "# What was looked at:" in file.read_text()
+    assert cli("init", tmp_path / "b.yaml", "--teacher", backbone)[0] == 2
+    values = json.loads(cli("init", tmp_path / "c.yaml", "--data", task_data["train"], "--json")[1])
+    assert values["values"]["task"]["columns"] == {"text": "text", "label": "label"}
+    assert cli("init", tmp_path / "d.yaml", "--data", tmp_path / "none.csv")[0] == 2
+
+
+def test_schema_is_json_and_can_be_written_for_an_editor(cli: Cli, tmp_path: Path) -> None:
+    assert json.loads(cli("schema")[1])["title"] == "A paredown search"
+    code, out, _ = cli("schema", "--out", tmp_path / "config.schema.json")
+    assert code == 0
+    assert "# yaml-language-server: $schema=" in out
+    assert json.loads((tmp_path / "config.schema.json").read_text())["required"] == ["teacher", "task"]
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("paredown st", "status"), ("paredown export --as ", "hf-script"), ("paredown train --as", "--as-trial")],
+)
+def test_the_shell_completes_commands_options_and_their_words(words: str, offered: str) -> None:
+    number = len(words.split(" ")) - 1
+    asked = {"_PAREDOWN_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(number)}
+    done = subprocess.run(
+        [sys.executable, "-m", "paredown"], capture_output=True, text=True, env={**os.environ, **asked}, check=True
+    )
+    assert offered in done.stdout.split()
+
+
 def test_check_says_data_and_forecast(cli: Cli, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forecast = SimpleNamespace(rows=lambda: [("smallest student", "1.2 MB")], as_dict=lambda: {"smallest_mb": 1.2})
     fake(monkeypatch, "search.forecast", forecast=lambda config: forecast)
@@ -217,6 +262,11 @@ def test_search_prints_the_front_and_what_to_do_next(
     assert "t00002" in out
     assert f"paredown report {run}" in out
     assert "1 h" not in out  # a run that exists goes on: its forecast was said before
+    code, out, _ = cli("search", config, "--run", run, "--json")
+    assert json.loads(out)["counts"]["COMPLETE"] == 3
+    code, out, err = cli("search", config, "--run", run / "new", "--json")
+    assert "1 h" in err
+    assert json.loads(out)["front"][0]["trial"] == "t00002"
 
 
 def test_plan_takes_one_budget_and_known_words(cli: Cli, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,13 +274,15 @@ def test_plan_takes_one_budget_and_known_words(cli: Cli, config: Path, monkeypat
 
     def make_plan(config: Any, **options: Any) -> Any:
         seen.update(options)
-        return SimpleNamespace(save=lambda out: out.write_text("x"))
+        return SimpleNamespace(save=lambda out: out.write_text("x"), plan=plan(), expected={"size_mb": 3.0})
 
     fake(monkeypatch, "search.oneshot", make_plan=make_plan)
     out = config.parent / "recipe.yaml"
     assert cli("plan", config, "--keep", "0.2", "--allocator", "uniform", "--init", "svd", "--out", out)[0] == 0
     assert seen == {"keep": 0.2, "size_mb": None, "method": "lowrank", "allocator": "uniform", "init": "svd"}
     assert out.exists()
+    said = json.loads(cli("plan", config, "--keep", "0.2", "--out", out, "--json")[1])
+    assert said == {"file": str(out), "plan": plan().hash, "expected": {"size_mb": 3.0}}
     for wrong in (["--keep", "0"], ["--keep", "1", "--size-mb", "3"], [], ["--keep", "1", "--method", "lowrnak"]):
         assert cli("plan", config, *wrong, "--out", out)[0] == 2
     assert cli("plan", config, "--keep", "1", "--init", "random", "--out", out)[0] == 2
@@ -244,6 +296,25 @@ def test_status_shows_the_front_and_json(cli: Cli, run: Path) -> None:
     values = json.loads(cli("status", run, "--json")[1])
     assert [row["trial"] for row in values["front"]] == ["t00002", "t00001", "t00000"]
     assert values["hypervolume"] is None
+
+
+def test_watching_in_json_gives_a_line_for_every_change(cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**info, "state": "RUNNING"}))
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:  # the first time nothing has changed
+            (run / "run.json").write_text(json.dumps(info))
+
+    monkeypatch.setattr("search.cli.run_commands.time.sleep", sleep)
+    code, out, _ = cli("status", run, "--watch", "--json")
+    assert code == 0
+    assert [json.loads(line)["state"] for line in out.splitlines()] == ["RUNNING", "FINISHED"]
+    (run / "run.json").write_text(json.dumps({**info, "state": "RUNNING"}))
+    slept.clear()
+    assert "finished: trials of 3: 3 complete" in cli("status", run, "--watch")[1]
 
 
 def test_show_prints_a_trials_plan_or_a_plan_file(cli: Cli, run: Path, tmp_path: Path) -> None:
@@ -281,7 +352,25 @@ def test_export_writes_a_recipe_that_diff_reads(cli: Cli, run: Path, tmp_path: P
     code, out, _ = cli("diff", a, b)
     assert code == 0
     assert "rank=3" in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert next(line for line in out.splitlines() if "rank=3" in line).split()[0].endswith("query")
     assert json.loads(cli("diff", a, b, "--json")[1])
+
+
+def test_export_also_writes_a_script_and_says_what_it_leaves_out(
+    cli: Cli, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = SimpleNamespace(text="print()\n", left_out=("penalty 0.1",))
+    fake(monkeypatch, "search.hf_script", script_of=lambda recipe, name: script)
+    out = tmp_path / "train_student.py"
+    code, said, _ = cli("export", run, "--trial", "0", "--as", "hf-script", "--out", out)
+    assert code == 0
+    assert out.read_text() == "print()\n"
+    assert "left out of the script: penalty 0.1" in said
+    assert f"python {out} --out model/" in said
+    values = json.loads(cli("export", run, "--trial", "0", "--out", tmp_path / "r.yaml", "--json")[1])
+    assert values["trial"] == "t00000"
+    assert values["left_out"] == []
 
 
 @pytest.mark.parametrize(
@@ -311,7 +400,7 @@ def test_train_and_evaluate_pass_on_what_was_asked(
 
     def train_recipe(recipe: Path, out: Path, *, as_trial: bool, overrides: list[str]) -> Any:
         seen.append((recipe.name, as_trial, overrides))
-        return SimpleNamespace(rows=lambda: [("accuracy", "0.90", "0.91")], as_dict=dict)
+        return SimpleNamespace(rows=lambda: [("accuracy", "0.90", "0.91")], sentence=str, as_dict=dict)
 
     fake(monkeypatch, "search.train", train_recipe=train_recipe)
     fake(monkeypatch, "search.evaluate", evaluate_folder=lambda folder, data=None: {"accuracy": 0.9, "n": float("nan")})
@@ -319,6 +408,29 @@ def test_train_and_evaluate_pass_on_what_was_asked(
     assert seen == [("a.yaml", True, ["final.num_train_epochs=1"])]
     (tmp_path / "config.json").write_text("{}")
     assert json.loads(cli("evaluate", tmp_path, "--json")[1]) == {"accuracy": 0.9, "n": None}
+
+
+def test_what_was_measured_of_a_model_stands_beside_its_teacher(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    latency = {"latency_ms": 5.0, "latency_ms_p10": 4.5, "latency_ms_p90": 6.0}
+    teacher = {"accuracy": 0.95, "accuracy_se": 0.01, "size_mb": 90.9}
+    values = {"accuracy": 0.9, "accuracy_se": 0.012, "split": "test", "rows": 1500, "params": 1234567, **latency}
+    found = {**values, "latency_ratio": 0.4, "teacher": teacher, "note": "the test data changed"}
+    fake(monkeypatch, "search.evaluate", evaluate_folder=lambda folder, data=None: dict(found))
+    lines = cli("evaluate", tmp_path)[1].splitlines()
+    assert lines[0].startswith("test: 1,500 rows")
+    assert lines[1].split() == ["student", "teacher"]
+    assert lines[2].split() == ["accuracy", "0.900", "±", "0.012", "0.950", "±", "0.010"]
+    assert "latency (ms)         5.00 (4.50 to 6.00)" in "\n".join(lines)
+    assert lines[-1] == "note: the test data changed"
+    converted = {"file": "m.onnx", "size_mb": 3.0, "max_difference": 1e-7, "latency_ratio": 0.5}
+    fake(monkeypatch, "search.convert", convert=lambda folder, to, int8: dict(converted))
+    _, out, _ = cli("convert", tmp_path)
+    assert out.splitlines()[2].split() == ["latency", "/", "torch's", "0.5"]
+    assert "wrote m.onnx" in out
+    assert json.loads(cli("convert", tmp_path, "--json")[1]) == converted
 
 
 def test_a_failure_is_one_sentence_and_its_traceback_is_in_a_file(

@@ -13,8 +13,9 @@ import pytest
 from optuna.trial import TrialState
 
 from search.conductor import Conductor, Order
+from search.guide import Guide
 from search.journal import STUDY, Journal
-from search.sampling import make_sampler, propose
+from search.sampling import make_sampler
 from search.stopper import FrontStopper
 from search.store import RunStore
 from search.trial import STATE_FILE, RungReport
@@ -22,11 +23,13 @@ from spaces.cost import cost
 from spaces.curves import Curves
 from spaces.errors import UserError
 from spaces.objectives import objective
+from spaces.plan import Plan
 from spaces.signature import Signature, make_signature
 from spaces.space import Space
 from spaces.tensors import TensorSpec
 
 OBJECTIVES = [objective(name) for name in ("accuracy", "size_mb", "latency_ms")]
+WORST = {"accuracy": 0.5, "size_mb": 1.0, "latency_ms": 2.0}
 RUNGS = ((0, 0), (1, 10), (2, 30))
 Build = Callable[..., Conductor]
 
@@ -59,11 +62,13 @@ def build(tmp_path: Path) -> Build:
     def make(trials: int = 6, sampler: str = "random", grace: int = 4, methods: Any = None, **rest: Any) -> Conductor:
         folder = tmp_path / "run"
         store = RunStore(folder, OBJECTIVES)
-        options: dict[str, Any] = rest | ({"propose": propose} if sampler == "auto" else {})
+        space = Space(SIGNATURE, Curves.flat(SIGNATURE), methods or ("dense", "lowrank", "sparse"))
+        guide = Guide(space, OBJECTIVES, worst=WORST, best=0.9, sequence_length=8)
+        options: dict[str, Any] = rest | ({"propose": guide} if sampler == "guided" else {})
         return Conductor(
             store,
             Journal(folder / "study.log", OBJECTIVES),
-            Space(SIGNATURE, Curves.flat(SIGNATURE), methods or ("dense", "lowrank", "sparse")),
+            space,
             OBJECTIVES,
             make_sampler(sampler, 0, trials),
             FrontStopper(OBJECTIVES, grace=grace),
@@ -127,7 +132,7 @@ def lines(conductor: Conductor, name: str = "trials.jsonl") -> list[dict[str, An
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "auto", "nsgaii"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "guided", "nsgaii"])
 def test_rows_journal_and_study_agree(sampler: str, build: Build) -> None:
     done = run(build(8, sampler))
     rows = lines(done)
@@ -343,10 +348,10 @@ def test_a_restart_tells_the_sampler_and_the_stopper_everything(build: Build) ->
 def test_a_requeued_trial_goes_on_from_its_checkpoint_which_waits_for_it(build: Build, tmp_path: Path) -> None:
     first = build(4)
     orders = [first.next() for _ in range(3)]
-    (tmp_path / "state").mkdir()
-    (tmp_path / "state" / STATE_FILE).write_bytes(b"weights")
     for order in orders:
         assert order is not None
+        (tmp_path / "state").mkdir()
+        (tmp_path / "state" / STATE_FILE).write_bytes(b"weights")
         first.store.checkpoint(order.trial, tmp_path / "state")
     again = build(4)
     assert again.restore().requeued == 3
@@ -381,3 +386,111 @@ def test_asking_for_more_trials_goes_on_with_the_numbers(build: Build) -> None:
     run(again)
     assert [r["number"] for r in lines(again)] == [0, 1, 2, 3, 4]
     assert len({r["plan"] for r in lines(again)}) == 5
+
+
+def test_a_trial_out_of_memory_runs_again_when_nothing_else_does_and_then_fails(build: Build) -> None:
+    conductor = build(3)
+    first, second = conductor.next(), conductor.next()
+    assert first is not None
+    assert second is not None
+    conductor.out_of_memory(first.trial, "CUDA out of memory")
+    third = conductor.next()
+    assert third is not None
+    assert third.trial != first.trial
+    assert conductor.next() is None
+    assert not conductor.done
+    conductor.finish(third.trial, "COMPLETE", columns_of(third))
+    assert conductor.next() is None  # the second still runs
+    conductor.finish(second.trial, "COMPLETE", columns_of(second))
+    again = conductor.next()
+    assert again is not None
+    assert (again.trial, again.plan, again.alone) == (first.trial, first.plan, True)
+    assert conductor.next() is None
+    conductor.out_of_memory(again.trial, "CUDA out of memory")
+    rows = {r["trial"]: r for r in lines(conductor)}
+    assert rows[first.trial]["state"] == "FAIL"
+    assert rows[first.trial]["reason"] == "CUDA out of memory (also with nothing else running)"
+    assert conductor.done
+    assert journalled(conductor)[first.trial][0] == "FAIL"
+
+
+def test_a_restart_remembers_who_is_to_run_alone(build: Build) -> None:
+    first = build(3)
+    put_off = first.next()
+    assert put_off is not None
+    first.next()
+    first.out_of_memory(put_off.trial, "MemoryError: ")
+    again = build(3)
+    assert again.restore().sentence() == "restored 0, requeued 2, failed 0"
+    run(again)
+    assert [r["trial"] for r in lines(again)][-1] == put_off.trial
+    assert len(lines(again)) == 3
+
+
+def test_what_is_left_at_its_rung_is_gone_on_with_by_the_next_start(build: Build) -> None:
+    first = build(3)
+    order = first.next()
+    assert order is not None
+    first.leave(order.trial)
+    assert not lines(first)
+    again = build(3)
+    assert again.restore().requeued == 1
+    assert len(lines(run(again))) == 3
+
+
+GARBAGE = bytes(range(256))
+
+
+@pytest.mark.parametrize("name", ["trials.jsonl", "study.log", "rungs.jsonl", "log.jsonl", "plans"])
+@pytest.mark.parametrize("at", [0.0, 0.5, 0.99])
+def test_garbage_anywhere_in_one_file_costs_no_ended_trial(name: str, at: float, build: Build) -> None:
+    first = run(build(4))
+    running = first.trials
+    first.trials = 6
+    order = first.next()
+    assert order is not None
+    ended = {r["trial"]: r for r in lines(first)}
+    files = sorted((first.store.folder / name).iterdir()) if name == "plans" else [first.store.folder / name]
+    for file in files:
+        content = bytearray(file.read_bytes())
+        place = int(at * len(content))
+        content[place : place + len(GARBAGE)] = GARBAGE
+        file.write_bytes(bytes(content))
+    again = build(6)
+    found = again.restore()
+    assert found.restored == len(ended) == running
+    run(again)
+    rows = {r["trial"]: r for r in lines(again)}
+    assert len(rows) == len(lines(again)) == 6
+    assert {trial: rows[trial] for trial in ended} == ended
+    assert all(state == "COMPLETE" for state, _ in journalled(again).values())
+    for row in rows.values():
+        assert Plan.read(again.store.folder / "plans" / f"{row['plan']}.json").hash == row["plan"]
+
+
+def test_lost_rows_and_a_lost_journal_come_back_from_each_other(build: Build) -> None:
+    first = run(build(4))
+    ended = lines(first)
+    (first.store.folder / "trials.jsonl").unlink()
+    again = build(4)
+    assert again.restore().sentence() == "restored 4, requeued 0, failed 0"
+    assert sorted(lines(again), key=lambda r: r["trial"]) == ended
+    (first.store.folder / "study.log").unlink()
+    third = build(5)
+    assert third.restore().sentence() == "restored 4, requeued 0, failed 0"
+    assert third.done is False
+    run(third)
+    assert set(journalled(third)) == {f"t{n:05d}" for n in range(5)}
+    assert {state for state, _ in journalled(third).values()} == {"COMPLETE"}
+
+
+def test_the_end_of_the_journal_may_be_lost(build: Build) -> None:
+    first = run(build(5))
+    file = first.store.folder / "study.log"
+    content = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(content[: len(content) // 2]))
+    again = build(6)
+    assert again.restore().sentence() == "restored 5, requeued 0, failed 0"
+    run(again)
+    assert {state for state, _ in journalled(again).values()} == {"COMPLETE"}
+    assert set(journalled(again)) == {f"t{n:05d}" for n in range(6)}

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.config import config_from, load_config, same_run_or_difference
-from search.config.yaml_file import parse_yaml
 from spaces.domains import Choices, Fixed, Range, parse
 from spaces.errors import UserError
+from spaces.plain_yaml import parse_yaml
 
 BASE = """\
 teacher:
@@ -69,6 +69,7 @@ def test_relative_paths_are_relative_to_the_file(file: Path, monkeypatch: pytest
     config = load_config(file)
     assert config.task.data.train == str(tmp_path / "train.csv")
     assert config.run.dir == str(tmp_path / "runs/here")
+    assert load_config(file, ["run.dir=s3://bucket/run"]).run.dir == "s3://bucket/run"
 
 
 def test_the_run_folder_is_named_after_the_file_when_it_is_not_given(file: Path) -> None:
@@ -145,7 +146,7 @@ def test_the_default_metric_columns_and_objectives_follow_the_kind(file: Path) -
         (BASE + "search: {trials: 9}\n", ["my.yaml:13: the key 'search' is given twice"]),
         (BASE + "\n  : [\n", ["my.yaml:", "not valid YAML"]),
         (BASE + "run2: !!python/object/apply:os.system ['true']\n", ["my.yaml:13:", "tag", "plain values only"]),
-        ("", ["paredown init"]),
+        ("", ["a mapping of keys to values is expected"]),
         ("- a\n- b\n", ["mapping"]),
     ],
 )
@@ -164,7 +165,7 @@ def test_a_mistake_in_an_override_names_the_override(file: Path) -> None:
 
 
 def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no\.yaml: cannot be read"):
+    with pytest.raises(UserError, match=r"no\.yaml: there is no such file"):
         load_config(tmp_path / "no.yaml")
 
 
@@ -187,7 +188,6 @@ def test_an_alias_to_itself_is_refused(file: Path) -> None:
     ("text", "key"),
     [
         (BASE + "latency: [{runtime: torch}]\n", "latency"),
-        (BASE.replace("dir: runs/here", "dir: s3://bucket/run"), "run.dir"),
     ],
 )
 def test_what_is_not_built_yet_is_refused(file: Path, text: str, key: str) -> None:

@@ -17,7 +17,9 @@ from search.onnx import export, input_names, largest_difference, quantise, rando
 from spaces.errors import UserError
 from spaces.plan import Choice, Student
 from spaces.recipe import Recipe
+from tests.kinds import plans
 
+TABLES = [f"words: {name}" for name in ("low rank", "Kronecker", "pruned low rank", "low rank + sparse", "sparse n:m")]
 pytestmark = pytest.mark.usefixtures("configure")
 
 
@@ -103,3 +105,30 @@ def test_a_missing_package_is_one_sentence_that_says_how_to_get_it(
         convert(trained)
     with pytest.raises(UserError, match="allowed: onnx"):
         convert(trained, to="gguf")
+
+
+@pytest.mark.slow
+def test_every_kind_of_plan_becomes_onnx_with_the_same_logits_and_runs_in_the_meter(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from compressors.apply import make_student
+    from compressors.factors import Factors
+    from search.config import Latency
+    from search.latency import meter_of
+
+    teacher = Path(Recipe.read(recipe_file).teacher["path"])
+    factors = Factors.read(teacher)
+    names, target = ("input_ids", "attention_mask"), Latency(sequence_length=8, device="cpu")
+    for kind in ("every method", *TABLES, "cut all", "cut and compressed", "LSTM"):
+        plan = plans(factors.signature)[kind]
+        student = make_student(plan, teacher, factors)
+        file, small = tmp_path / "model.onnx", tmp_path / "model.int8.onnx"
+        export(student, names, file)
+        for shape in ((1, 5), (3, 16), (5, 11)):
+            inputs = random_arrays(student, names, shape, seed=9)
+            assert largest_difference(student, runner(file), inputs) < 1e-5, kind
+        quantise(file, small)
+        assert largest_difference(student, runner(small), inputs) < 1.0, kind
+        assert meter_of(student, target).against(runner(small))[0]["latency_ratio"] > 0, kind

@@ -123,7 +123,7 @@ def test_a_folder_that_is_no_model_of_ours_is_refused(trained: Path, backbone: P
         evaluate_folder(backbone)
     folder = copy(trained, tmp_path / "m")
     (folder / "paredown.json").write_text("{}")
-    with pytest.raises(UserError, match="not written by this version"):
+    with pytest.raises(UserError, match="format is None; this version reads format 1"):
         evaluate_folder(folder)
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from search.config.fill import preset_files
 from search.config.models import Space
-from search.config.yaml_file import read_yaml
 from spaces import methods
 from spaces.domains import Choices, Fixed
+from spaces.plain_yaml import read_yaml
 from spaces.plan import Distillation
 
 

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.neighbours import plan_at
 from search.sampling import (
     LSTM_LEARNING_RATE,
-    PROPOSED,
+    allocated,
     good_learning_rate,
     make_sampler,
     nearest_distillation,
-    propose,
     van_der_corput,
 )
 from spaces.curves import Curves
@@ -61,42 +61,37 @@ def test_the_sequence_begins_in_the_middle() -> None:
     assert [van_der_corput(n) for n in range(4)] == [0.5, 0.25, 0.75, 0.125]
 
 
-def test_two_of_three_trials_are_proposed_and_cover_the_sizes(space: Space) -> None:
-    plans = [propose(space, number) for number in range(30)]
-    assert [plan is None for plan in plans] == [n % PROPOSED == PROPOSED - 1 for n in range(30)]
-    kept = sorted(space.codec.stored(plan.student) / space.codec.dense_bytes for plan in plans if plan is not None)
+def test_the_allocators_plans_cover_the_sizes(space: Space) -> None:
+    plans = [plan_at(space, allocated(space, van_der_corput(place))) for place in range(20)]
+    kept = sorted(space.codec.stored(plan.student) / space.codec.dense_bytes for plan in plans)
     low, high = space.bounds
-    steps = [log(b / a) / log(high / low) for a, b in pairwise(kept)]
-    assert max(steps) < 0.25
-    largest = max((p for p in plans if p is not None), key=lambda p: space.codec.stored(p.student))
+    assert max(log(b / a) / log(high / low) for a, b in pairwise(kept)) < 0.25
+    largest = max(plans, key=lambda p: space.codec.stored(p.student))
     assert {choice.method for _, choice in largest.student} == {"lowrank"}
 
 
-def test_a_proposal_encodes_without_tilts_and_needs_no_sampling(space: Space) -> None:
-    for number in (0, 1, 3):
-        plan = propose(space, number)
-        assert plan is not None
-        values = space.encode(plan)
-        assert all(v == 0 for name, v in values.items() if name.endswith(".tilt"))
+def test_an_allocated_plan_has_no_tilts_and_needs_no_sampling(space: Space) -> None:
+    for share in (0.1, 0.5, 0.9):
+        values = allocated(space, share)
+        plan = plan_at(space, values)
+        found = space.encode(plan)
+        assert all(v == 0 for name, v in found.items() if name.endswith(".tilt"))
         study = optuna.create_study()
         study.enqueue_trial(values, user_attrs={"plan": plan.as_dict()})
         assert space.suggest(study.ask()) == plan
 
 
-def test_proposed_lstm_students_cover_their_sizes_and_have_one_layer() -> None:
+def test_allocated_lstm_students_cover_their_sizes_and_have_one_layer() -> None:
     sizes: dict[str, Domain] = {"hidden": Range(8, 64), "embedding": Range(8, 64), "layers": Range(1, 2)}
     space = LstmSpace(signature(), sizes, DISTILLATION | {"learning_rate": Range(5e-4, 3e-3, log=True)})
-    plans = [plan for number in range(30) if (plan := propose(space, number)) is not None]
-    assert len(plans) == 20
+    plans = [plan_at(space, allocated(space, van_der_corput(place), place)) for place in range(20)]
     students = [plan.student.lstm for plan in plans if plan.student.lstm is not None]
+    assert len(students) == 20
     for name in ("hidden", "embedding"):
         found = sorted(getattr(lstm, name) for lstm in students)
         assert max(log(b / a) for a, b in pairwise([8, *found, 64])) < 0.25 * log(8)
     assert {lstm.layers for lstm in students} == {1}
     assert {plan.distillation.learning_rate for plan in plans} == {LSTM_LEARNING_RATE}
-    front = [{"lstm.hidden": 16, "lstm.embedding": 32, "distillation.learning_rate": 1e-3}]
-    assert propose(space, PROPOSED - 1, front) is not None
-    assert propose(space, PROPOSED - 1) is None
 
 
 @pytest.mark.parametrize(
@@ -127,7 +122,7 @@ def test_smaller_students_learn_no_slower(a: float, b: float) -> None:
     assert 5e-5 <= rates[1] <= rates[0] <= 4e-4
 
 
-@pytest.mark.parametrize("name", ["auto", "tpe", "nsgaii", "random", "gp"])
+@pytest.mark.parametrize("name", ["guided", "tpe", "nsgaii", "random", "gp"])
 def test_every_sampler_that_the_config_names_works_on_this_space(name: str, space: Space) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     make: Callable[..., Any] = make_sampler

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +71,42 @@ def test_restoring_drops_torn_lines_and_keeps_the_last_row_of_a_trial(store: Run
         assert [json.loads(line) for line in (store.folder / name).read_text().splitlines()]
 
 
-def test_a_line_in_the_middle_that_is_no_row_is_one_sentence(store: RunStore) -> None:
-    (store.folder / "trials.jsonl").write_text('{"trial":"t00000"}\nnonsense\n[]\n')
-    with pytest.raises(UserError, match="a line is no trial"):
-        store.restore()
+def test_lines_in_the_middle_that_are_no_rows_are_set_aside_with_their_file(store: RunStore) -> None:
+    store.ended(row(0))
+    file = store.folder / "trials.jsonl"
+    before = b"\xff\xfe\n" + file.read_bytes() + b'nonsense\n[]\n{"trial":"t00009"}\n'
+    file.write_bytes(before)
+    again = RunStore(store.folder, OBJECTIVES)
+    assert [r["trial"] for r in again.restore()] == ["t00000"]
+    assert [json.loads(line)["trial"] for line in file.read_text().splitlines()] == ["t00000"]
+    assert file.with_name("trials.jsonl.damaged-1").read_bytes() == before
+    assert json.loads((store.folder / "log.jsonl").read_text())["lines"] == 4
+
+
+def test_a_damaged_run_json_comes_back_from_its_copy(store: RunStore) -> None:
+    info = {"format": 1, "state": "RUNNING"}
+    store.json("run.json", info)
+    (store.folder / "run.json").write_bytes(b"\0" * 40)
+    assert store.info() == info
+    assert json.loads((store.folder / "run.json").read_text()) == info
+    (store.folder / "run.json").unlink()
+    for file in store.folder.glob(".run.json.*"):
+        file.unlink()
+    with pytest.raises(UserError, match=r"run\.json"):
+        store.info()
+
+
+def test_half_a_line_that_a_full_disk_took_is_taken_back(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.ended(row(0))
+    before = (store.folder / "trials.jsonl").read_bytes()
+
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.ended(row(1))
+    assert (store.folder / "trials.jsonl").read_bytes() == before
 
 
 def test_nothing_half_written_stays_behind(store: RunStore) -> None:
@@ -100,8 +134,8 @@ def test_a_checkpoint_replaces_the_one_before_in_one_step(store: RunStore, tmp_p
 
 
 def test_only_the_front_and_what_runs_keep_checkpoints(store: RunStore, tmp_path: Path) -> None:
-    (tmp_path / "c").mkdir()
     for number in range(3):
+        (tmp_path / "c").mkdir()
         store.checkpoint(f"t{number:05d}", tmp_path / "c")
     store.started(row(1, state="RUNNING"))
     store.drop_checkpoints(["t00000"])
@@ -114,3 +148,14 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"run.dir: .* cannot be written"):
         RunStore(tmp_path / "file" / "run", OBJECTIVES)
+
+
+def test_the_log_is_written_for_programs_and_for_people(store: RunStore) -> None:
+    store.log("ended", trial="t00003", state="FAIL", reason="OutOfMemoryError:\n\x1b[31m 12 GB")
+    store.log("started", restored=0)
+    events = [json.loads(line) for line in (store.folder / "log.jsonl").read_text().splitlines()]
+    lines = (store.folder / "log.txt").read_text().splitlines()
+    assert [event["event"] for event in events] == ["ended", "started"]
+    assert lines[0].endswith("ended: trial t00003, state FAIL, reason OutOfMemoryError: \\x1b[31m 12 GB")
+    assert lines[1].endswith("started: restored 0")
+    assert all(line.startswith(event["time"]) for line, event in zip(lines, events, strict=True))

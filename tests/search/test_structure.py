@@ -14,8 +14,8 @@ from compressors.distill.trainer import Budget
 from compressors.saving import load, weights_bytes
 from search.config import Config
 from search.forecast import forecast
-from search.neighbours import neighbour
-from search.sampling import propose
+from search.neighbours import neighbour, plan_at
+from search.sampling import allocated, van_der_corput
 from search.trial import run_trial
 from search.workspace import Workspace, make_space, open_workspace
 from spaces.cost import cost
@@ -90,10 +90,10 @@ def test_random_plans_train_a_step_and_cost_what_the_arithmetic_says(
 
 
 def test_proposals_and_neighbours_are_cut_too(space: Space) -> None:
-    plans = [propose(space, number) for number in range(12)]
-    structures = [plan.student.structure for plan in plans if plan is not None]
-    whole = [s == Structure(vocabulary=space.words) for s in structures]
-    assert whole == [number % 2 == 0 for number in range(8)]
+    cuts = [None, 0, None, 1, None, 2, None, 3]
+    plans = [plan_at(space, allocated(space, van_der_corput(n), cut)) for n, cut in enumerate(cuts)]
+    whole = [plan.student.structure == Structure(vocabulary=space.words) for plan in plans]
+    assert whole == [cut is None for cut in cuts]
     start = {"budget": 0.5, "structure.layers": 1.0, "structure.heads": 0.5, "structure.ffn": 0.5}
     moved = {neighbour(space, start, np.random.default_rng(seed)).student.structure for seed in range(20)}
     assert len(moved) > 3

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ from search.config import Config
 from search.final import final_budget
 from search.model_folder import read_facts
 from search.rebuild import open_recipe, read_recipe
-from search.train import train_recipe
+from search.train import TrainResult, train_recipe
 from search.trial import Outcome, evaluate, run_trial
 from spaces.cost import cost
 from spaces.errors import UserError
@@ -76,6 +80,27 @@ def test_the_model_card_has_a_readable_header_and_the_measured_results(trained: 
     assert "trust_remote_code=True" in text
     assert "paredown.load" in text
     assert str(backbone.parent) not in text
+    low, high = (f"{achieved[f'latency_ms_{decile}']:.3g}" for decile in ("p10", "p90"))
+    assert f"({low} to {high})" in text
+
+
+def test_the_model_card_says_where_the_plan_stood_in_its_search(
+    trained: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    from search.card import write_card
+    from search.rebuild import open_recipe
+
+    facts = read_facts(trained)
+    made_by = {"trial": "t00007", "trials": 60, "front": {"place": 3, "of": 9, "by": "size_mb"}}
+    expected = {"accuracy": 0.91, "accuracy_se": 0.012, "size_mb": 12.3}
+    recipe = replace(facts.recipe, made_by=made_by, expected=expected)
+    write_card(tmp_path, replace(facts, recipe=recipe), open_recipe(facts.recipe, recipe_file).teacher, {})
+    text = (tmp_path / "README.md").read_text()
+    assert "trial t00007 of a search of 60 trials, number 3 by size_mb of the 9 on its Pareto front" in text
+    assert "reached accuracy 0.910 ± 0.012 on validation at 12.3 MB." in text
+    assert "of a search" not in (trained / "README.md").read_text()
 
 
 def test_the_final_budget_trains_on_every_epoch_and_keeps_the_best_rung(recipe_file: Path, tmp_path: Path) -> None:
@@ -92,7 +117,7 @@ def test_the_final_budget_trains_on_every_epoch_and_keeps_the_best_rung(recipe_f
     assert json.loads(json.dumps(result.as_dict()))["achieved"]["steps"] == 39
     facts = read_facts(tmp_path / "m")
     assert not facts.as_trial
-    assert facts.recipe.final == {"num_train_epochs": 3}
+    assert facts.recipe.final["num_train_epochs"] == 3
 
 
 def test_an_interrupted_training_goes_on_and_ends_in_the_same_model(
@@ -120,6 +145,52 @@ def test_an_interrupted_training_goes_on_and_ends_in_the_same_model(
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     assert all(bool((a[name] == b[name]).all()) for name in a)
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_from_its_last_rung(recipe_file: Path, cache: Path, tmp_path: Path) -> None:
+    words = ["train", str(recipe_file), "--out", str(tmp_path / "m"), "final.num_train_epochs=60"]
+    environment = {**os.environ, "PAREDOWN_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    state = tmp_path / ".m.training" / "state.safetensors"
+    killed = subprocess.Popen([sys.executable, "-m", "paredown", *words], env=environment, stderr=subprocess.DEVNULL)
+    while not state.exists():
+        assert killed.poll() is None
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait()
+    assert not (tmp_path / "m").exists()
+    again = subprocess.run(
+        [sys.executable, "-m", "paredown", *words, "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shown = [line for line in again.stderr.splitlines() if line.startswith("training the final student: ")]
+    assert int(shown[0].split()[-1].partition("/")[0]) > 13
+    assert json.loads(again.stdout)["achieved"]["steps"] == int(shown[-1].split()[-1].partition("/")[0])
+
+
+def test_a_training_without_gain_ends_early_and_says_so(recipe_file: Path, tmp_path: Path) -> None:
+    overrides = ["final.num_train_epochs=40", "final.early_stopping_patience=1", "plan.distillation.learning_rate=1e-9"]
+    result = train_recipe(recipe_file, tmp_path / "m", overrides=overrides)
+    assert result.achieved["steps"] == 33  # two epochs of 13 steps are four fifths of it
+    assert result.achieved["best_step"] == 13
+
+
+@pytest.mark.parametrize(
+    ("achieved", "words"),
+    [
+        (0.90, "accuracy 0.900: 0.910 ± 0.010 was expected, so within its spread"),
+        (0.95, "accuracy 0.950: 0.910 ± 0.010 was expected, so better than that"),
+        (0.80, "accuracy 0.800: 0.910 ± 0.010 was expected, so worse than that"),
+    ],
+)
+def test_what_was_achieved_is_set_against_what_was_expected_in_a_sentence(achieved: float, words: str) -> None:
+    expected = {"accuracy": 0.91, "accuracy_se": 0.01}
+    result = TrainResult(Path("m"), "accuracy", expected, {"accuracy": achieved, "accuracy_se": 0.01})
+    assert result.sentence() == words
+    assert TrainResult(Path("m"), "accuracy", {}, {"accuracy": 0.9}).sentence() == ""
 
 
 def test_another_recipes_leftovers_are_not_gone_on_from(recipe_file: Path, tmp_path: Path) -> None:
@@ -184,9 +255,9 @@ def test_a_wrong_override_is_one_sentence(recipe_file: Path, override: str, word
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: 2024-99-99\n", "not YAML that can be read"),
-        ("a: &a [1, 2]\nb: *a\n", "recipe.yaml:2: not YAML that can be read"),
-        ("a: " + "[" * 3000 + "]" * 3000 + "\n", "not YAML that can be read"),
+        ("a: 2024-99-99\n", "no recipe: expected a mapping with the key plan"),
+        ("a: &a [1, 2]\na: *a\n", "recipe.yaml:2: the key 'a' is given twice"),
+        ("a: " + "[" * 3000 + "]" * 3000 + "\n", "recipe.yaml:1: too many or too deeply nested values"),
     ],
 )
 def test_yaml_that_no_recipe_holds_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 from dataclasses import dataclass, field
@@ -14,12 +15,14 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from search.conductor import Order
+from search.halt import Halt
 from search.trial import RungReport
 from search.tune import ConductedCallback, ConductedScheduler, ConductedSearcher, Pool, rung_of
 from search.worker import packed
 from spaces.plan import Plan, Student
 
 COLUMNS = {"accuracy": 0.9, "accuracy_se": 0.01, "size_mb": 3.0, "latency_ms.phone": 2.0, "a/b": float("nan")}
+CONTINUE = TrialScheduler.CONTINUE
 RUNG = RungReport(1, 10, 2.5, 0.4, COLUMNS, (1, 0, 1))
 
 
@@ -57,6 +60,14 @@ class Told:
         self.told.append(("REFUSED", trial, reason))
         del self.running[trial]
 
+    def out_of_memory(self, trial: str, reason: str) -> None:
+        self.told.append(("AGAIN", trial, reason))
+        del self.running[trial]
+
+    def leave(self, trial: str) -> None:
+        self.told.append(("LEFT", trial))
+        del self.running[trial]
+
     def keep_front(self) -> None:
         self.told.append(("keep_front",))
 
@@ -66,7 +77,7 @@ def order(number: int = 0, start: Path | None = None) -> Order:
 
 
 def searcher_of(conductor: Any, deadline: float | None = None) -> ConductedSearcher:
-    return ConductedSearcher(conductor, Pool(1, 0, 2, deadline))
+    return ConductedSearcher(conductor, Pool(1, 0, 2, deadline), Halt())
 
 
 def begun(stops: bool = False) -> tuple[Told, ConductedSearcher, ConductedScheduler]:
@@ -79,7 +90,8 @@ def begun(stops: bool = False) -> tuple[Told, ConductedSearcher, ConductedSchedu
 def test_a_trial_is_handed_over_as_plain_values(tmp_path: Path) -> None:
     searcher = searcher_of(Told([order(3, tmp_path)]))
     config = searcher.suggest("ray1")
-    assert config == {"trial": "t00003", "plan": order().plan.to_json(), "seed": 5, "start": str(tmp_path)}
+    expected = {"trial": "t00003", "plan": order().plan.to_json(), "seed": 5, "start": str(tmp_path), "alone": False}
+    assert config == expected
     assert json.loads(json.dumps(config)) == config
 
 
@@ -102,6 +114,8 @@ def test_nothing_is_launched_after_the_deadline() -> None:
         ({"complete": True, "columns": json.dumps(COLUMNS)}, False, ("COMPLETE", "t00000", 0.9)),
         ({"refused": "latency_ms is 9"}, False, ("REFUSED", "t00000", "latency_ms is 9")),
         ({"failed": "RuntimeError: no"}, False, ("FAIL", "t00000", "RuntimeError: no")),
+        ({"out_of_memory": "MemoryError: "}, False, ("AGAIN", "t00000", "MemoryError: ")),
+        ({"full_disk": "OSError: no space"}, False, ("LEFT", "t00000")),
         (None, True, ("FAIL", "t00000", "the worker died or Ray could not start the trial")),
         (None, False, ("FAIL", "t00000", "the trial ended without a result")),
         (packed(RUNG) | {"done": True}, False, ("FAIL", "t00000", "the trial ended without a result")),
@@ -127,9 +141,9 @@ def test_a_trial_that_is_not_stopped_goes_on_and_other_results_are_let_through()
     conductor, searcher, scheduler = begun()
     trial: Any = SimpleNamespace(trial_id="ray1")
     assert scheduler.on_trial_result(None, trial, packed(RUNG)) == TrialScheduler.CONTINUE
-    assert scheduler.on_trial_result(None, trial, {"complete": True}) == TrialScheduler.CONTINUE
+    assert scheduler.on_trial_result(None, trial, {"other": True}) == TrialScheduler.CONTINUE
     conductor.running.clear()
-    assert scheduler.on_trial_result(None, trial, packed(RUNG)) == TrialScheduler.CONTINUE
+    assert scheduler.on_trial_result(None, trial, packed(RUNG)) == TrialScheduler.STOP
     searcher.on_trial_result("ray1", packed(RUNG))
     assert conductor.told == [("rung", "t00000", 1)]
 
@@ -141,21 +155,66 @@ def test_a_rung_travels_through_a_flat_result_and_back() -> None:
     assert rung_of(packed(RungReport(0, 0, 0.1, None, {}))).per_example is None
 
 
-def test_checkpoints_reach_the_run_folder_and_the_screen_follows(tmp_path: Path) -> None:
-    conductor, searcher, _ = begun()
-    kept, drawn = [], []
-    conductor.store = SimpleNamespace(checkpoint=lambda trial, path: kept.append((trial, path)))
+def test_checkpoints_reach_the_run_folder_before_the_rung_or_the_row_and_the_screen_follows() -> None:
+    conductor, searcher, scheduler = begun()
+    drawn: list[int] = []
+    conductor.store = SimpleNamespace(checkpoint=lambda trial, path: conductor.told.append(("kept", trial, str(path))))
     callback = ConductedCallback(conductor, searcher, lambda: drawn.append(1))  # type: ignore[arg-type]
     trial: Any = SimpleNamespace(trial_id="ray1")
-    (tmp_path / "state.safetensors").touch()
-    callback.on_checkpoint(1, [], trial, SimpleNamespace(path=str(tmp_path)))
-    assert not list(tmp_path.iterdir())  # the run folder has it now
+    scheduler.on_trial_result(None, trial, packed(RUNG) | {"files": "here"})
+    scheduler.on_trial_result(None, trial, {"complete": True, "columns": json.dumps(COLUMNS), "files": "there"})
     callback.on_trial_result(1, [], trial, {})
     callback.on_trial_complete(1, [], trial)
     callback.on_trial_error(1, [], trial)
-    assert kept == [("t00000", tmp_path)]
     assert len(drawn) == 3
-    assert conductor.told == [("keep_front",)] * 2
+    assert conductor.told == [
+        ("kept", "t00000", "here"),
+        ("rung", "t00000", 1),
+        ("kept", "t00000", "there"),
+        ("COMPLETE", "t00000", 0.9),
+        *[("keep_front",)] * 2,
+    ]
+
+
+def test_a_trial_that_ended_before_its_worker_died_is_not_run_again() -> None:
+    conductor, searcher, scheduler = begun()
+    trial: Any = SimpleNamespace(trial_id="ray1")
+    assert scheduler.on_trial_result(None, trial, {"complete": True, "columns": json.dumps(COLUMNS)}) == CONTINUE
+    assert scheduler.on_trial_result(None, trial, packed(RUNG)) == TrialScheduler.STOP
+    searcher.on_trial_complete("ray1", error=True)
+    assert conductor.told == [("COMPLETE", "t00000", 0.9)]
+
+
+def test_when_asked_to_end_nothing_starts_and_what_runs_is_left_at_its_rung() -> None:
+    conductor, searcher, scheduler = begun()
+    searcher.halt.ask("Ctrl-C")
+    trial: Any = SimpleNamespace(trial_id="ray1")
+    assert scheduler.on_trial_result(None, trial, packed(RUNG)) == TrialScheduler.STOP
+    searcher.on_trial_complete("ray1", packed(RUNG) | {"done": True})
+    assert conductor.told == [("rung", "t00000", 1), ("LEFT", "t00000")]
+    finished: Any = searcher.suggest("ray2")
+    assert finished == Searcher.FINISHED
+
+
+def test_a_node_without_memory_is_no_death_of_a_worker() -> None:
+    conductor, searcher, scheduler = begun()
+    error = MemoryError("Task was killed due to the node running low on memory")
+    scheduler.on_trial_error(None, SimpleNamespace(trial_id="ray1", get_pickled_error=lambda: error))
+    searcher.on_trial_complete("ray1", error=True)
+    assert conductor.told == [("AGAIN", "t00000", "the node had no memory left")]
+
+
+def test_an_error_of_the_driver_ends_the_experiment_and_is_raised_afterwards() -> None:
+    conductor, searcher, _ = begun()
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    conductor.next = full  # type: ignore[method-assign]
+    searcher.suggest("ray2")
+    assert searcher.halt.leaving
+    with pytest.raises(OSError, match="No space"):
+        searcher.halt.raise_error()
 
 
 def test_ray_may_pickle_and_snapshot_them_without_the_conductor(tmp_path: Path) -> None:

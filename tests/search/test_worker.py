@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,29 +13,36 @@ import pytest
 from ray import tune
 
 from search import worker
+from search.driver_files import DriverFiles
 from search.trial import STATE_FILE, Outcome, RungReport
 from search.worker import ConstraintBroken, WorkSpec, check_limits, failure, train_trial
+from spaces.errors import UserError
 from spaces.plan import Plan, Student
 
-WORK = WorkSpec("config", "cache", limits=(("latency_ms", 5.0),))
+LIMITS = (("latency_ms", 5.0),)
 CONFIG = {"trial": "t00000", "plan": Plan(Student.of("s", {})).to_json(), "seed": 3, "start": None}
 Results = list[dict[str, Any]]
 
 
 @pytest.fixture
 def results(monkeypatch: pytest.MonkeyPatch) -> Results:
-    """What the worker reports to Ray, with the names of the files in its checkpoints."""
+    """What the worker reports to Ray, with the names of the files that it delivered."""
     told: Results = []
 
-    def report(result: dict[str, Any], *, checkpoint: Any = None) -> None:
-        files = sorted(f.name for f in Path(checkpoint.path).iterdir()) if checkpoint is not None else None
-        told.append(result | {"files": files})
+    def report(result: dict[str, Any]) -> None:
+        place = result.get("files")
+        told.append(result | {"files": sorted(f.name for f in Path(place).iterdir()) if place else None})
 
     monkeypatch.setattr(tune, "report", report)
-    monkeypatch.setattr(tune, "get_checkpoint", lambda: None)
     workspace = SimpleNamespace(teacher=None, rows=None, budget=None, meter=None)
     monkeypatch.setattr(worker, "workspace_of", lambda work: workspace)
     return told
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> WorkSpec:
+    (tmp_path / "inbox").mkdir()
+    return WorkSpec("config", "cache", limits=LIMITS, driver=DriverFiles(str(tmp_path / "inbox")))
 
 
 def replace_trial(monkeypatch: pytest.MonkeyPatch, run: Callable[..., Outcome]) -> None:
@@ -46,7 +54,7 @@ def rung(number: int, latency: float = 4.0) -> RungReport:
 
 
 def test_a_trial_reports_its_rungs_with_state_and_then_its_model(
-    results: Results, monkeypatch: pytest.MonkeyPatch
+    results: Results, monkeypatch: pytest.MonkeyPatch, work: WorkSpec
 ) -> None:
     folders = []
 
@@ -61,7 +69,7 @@ def test_a_trial_reports_its_rungs_with_state_and_then_its_model(
         return Outcome("COMPLETE", {"accuracy": 0.9})
 
     replace_trial(monkeypatch, run)
-    train_trial(CONFIG, WORK)
+    train_trial(CONFIG, work)
     assert [r["files"] for r in results] == [None, [STATE_FILE], ["model.safetensors"]]
     assert [r.get("rung") for r in results] == [0, 1, None]
     assert results[-1]["complete"] is True
@@ -69,59 +77,68 @@ def test_a_trial_reports_its_rungs_with_state_and_then_its_model(
     assert not folders[0].exists()
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no memory\nat line 3"), ValueError(""), MemoryError("full")])
-def test_whatever_a_trial_raises_is_its_failure_and_not_the_runs(
-    error: Exception, results: Results, monkeypatch: pytest.MonkeyPatch
+ERRORS = [
+    (RuntimeError("no way\nat line 3"), "failed"),
+    (ValueError(""), "failed"),
+    (MemoryError("full"), "out_of_memory"),
+    (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
+    (OSError(errno.ENOSPC, "No space left on device"), "full_disk"),
+]
+
+
+@pytest.mark.parametrize(("error", "told"), ERRORS)
+def test_whatever_a_trial_raises_is_told_and_never_the_runs_end(
+    error: Exception, told: str, results: Results, monkeypatch: pytest.MonkeyPatch, work: WorkSpec
 ) -> None:
     def run(*_: Any, **rest: Any) -> Outcome:
         raise error
 
     replace_trial(monkeypatch, run)
-    train_trial(CONFIG, WORK)
-    assert results == [{"failed": failure(error), "files": None}]
+    train_trial(CONFIG, work)
+    assert results == [{told: failure(error), "files": None}]
 
 
 def test_a_limit_that_is_broken_before_training_refuses_the_trial(
-    results: Results, monkeypatch: pytest.MonkeyPatch
+    results: Results, monkeypatch: pytest.MonkeyPatch, work: WorkSpec
 ) -> None:
     def run(*_: Any, report: Any, **rest: Any) -> Outcome:
         report(rung(0, latency=6.0))
         raise AssertionError("it went on")
 
     replace_trial(monkeypatch, run)
-    train_trial(CONFIG, WORK)
+    train_trial(CONFIG, work)
     assert results == [{"refused": "latency_ms is 6, above 5", "files": None}]
 
 
-def test_a_trial_goes_on_from_rays_checkpoint_before_that_of_the_run_folder(
-    results: Results, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_trial_goes_on_from_the_run_folders_checkpoint_and_without_a_damaged_one(
+    results: Results, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, work: WorkSpec
 ) -> None:
     starts = []
 
     def run(*_: Any, folder: Path, start: Any, **rest: Any) -> Outcome:
         starts.append(start)
-        (folder / "model").mkdir()
+        if start is not None and start.read_bytes() == b"torn":
+            raise UserError("not a training checkpoint")
+        (folder / "model").mkdir(exist_ok=True)
         return Outcome("COMPLETE", {})
 
     replace_trial(monkeypatch, run)
-    ours, rays = tmp_path / "ours" / STATE_FILE, tmp_path / "rays" / STATE_FILE
+    ours = tmp_path / "ours" / STATE_FILE
     ours.parent.mkdir()
-    rays.parent.mkdir()
-    train_trial(CONFIG | {"start": str(ours.parent)}, WORK)
+    train_trial(CONFIG | {"start": str(ours.parent)}, work)
     ours.touch()
-    train_trial(CONFIG | {"start": str(ours.parent)}, WORK)
-    monkeypatch.setattr(tune, "get_checkpoint", lambda: SimpleNamespace(path=str(rays.parent)))
-    train_trial(CONFIG | {"start": str(ours.parent)}, WORK)
-    rays.touch()
-    train_trial(CONFIG | {"start": str(ours.parent)}, WORK)
-    assert starts == [None, ours, ours, rays]
+    train_trial(CONFIG | {"start": str(ours.parent)}, work)
+    ours.write_bytes(b"torn")
+    train_trial(CONFIG | {"start": str(ours.parent)}, work)
+    assert starts == [None, ours, ours, None]
+    assert all(r["complete"] for r in results)
 
 
-def test_a_latency_within_its_tolerance_is_no_break() -> None:
-    check_limits(rung(0, latency=5.09), WORK)
-    check_limits(RungReport(0, 0, 0.1, None, {"accuracy": 0.8}), WORK)
+def test_a_latency_within_its_tolerance_is_no_break(work: WorkSpec) -> None:
+    check_limits(rung(0, latency=5.09), work)
+    check_limits(RungReport(0, 0, 0.1, None, {"accuracy": 0.8}), work)
     with pytest.raises(ConstraintBroken, match=r"latency_ms is 5\.11, above 5"):
-        check_limits(rung(0, latency=5.11), WORK)
+        check_limits(rung(0, latency=5.11), work)
 
 
 def test_a_failure_is_one_line() -> None:

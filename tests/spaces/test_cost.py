@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from spaces.cost import cost, file_tensors, module_bytes, teacher_cost
 from spaces.plan import Choice, Structure, Student
-from spaces.signature import Signature, read_header
-from spaces.tensors import BYTES, TensorSpec, file_bytes, header_bytes
+from spaces.signature import Signature
+from spaces.tensors import BYTES, TensorSpec, file_bytes, header_bytes, read_header
 
 NUMPY = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "U8": np.uint8}
 SPECS = st.lists(

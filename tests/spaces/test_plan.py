@@ -125,7 +125,7 @@ def test_a_plan_is_read_from_a_file(tmp_path: Path) -> None:
     plan = Plan(Student.of("s", {"w": Choice.of("lowrank", rank=8)}))
     (tmp_path / "plan.json").write_text(json.dumps(plan.as_dict(), indent=2))
     assert Plan.read(tmp_path / "plan.json") == plan
-    with pytest.raises(UserError, match=r"nowhere\.json: cannot be read"):
+    with pytest.raises(UserError, match=r"nowhere\.json: there is no such file"):
         Plan.read(tmp_path / "nowhere.json")
 
 

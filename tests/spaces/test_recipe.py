@@ -56,6 +56,18 @@ def test_the_file_says_how_to_run_it_and_has_no_python_tags(recipe: Recipe, tmp_
         (lambda v: v.update(final=[1]), r"final is \[1\]; expected a mapping"),
         (lambda v: v.update(latency=3), "latency is 3; expected a mapping"),
         (lambda v: v["plan"]["student"].update(init="x"), "student.init is 'x'"),
+        (lambda v: v["teacher"].pop("path"), "teacher has no path; expected text"),
+        (lambda v: v["teacher"].update(path=3), "teacher.path is 3; allowed: text"),
+        (lambda v: v["teacher"].update(trust_remote_code="yes"), "trust_remote_code is 'yes'; allowed: true or false"),
+        (lambda v: v["task"].update(data="train.csv"), "task.data is 'train.csv'; allowed: a mapping"),
+        (
+            lambda v: v["trial"].update(max_stepz=1),
+            r"trial.max_stepz: .*\(did you mean 'max_steps'",
+        ),
+        (lambda v: v["trial"].update(max_steps=True), "trial.max_steps is True; allowed: a whole number from 1"),
+        (lambda v: v["trial"].update(rungs=["x"]), r"trial.rungs is \['x'\]; allowed: a list of fractions"),
+        (lambda v: v["trial"].update(seed=-1), "trial.seed is -1; allowed: a whole number from 0"),
+        (lambda v: v["expected"].update(accuracy="good"), "expected.accuracy is 'good'; allowed: a number"),
     ],
 )
 def test_mistakes_name_the_file_and_the_key(
@@ -73,10 +85,11 @@ def test_mistakes_name_the_file_and_the_key(
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"plan: [1", "not YAML"),
-        (b"plan: {}\nfinal: !!python/object/apply:os.getcwd []\n", "not YAML"),
-        (b"\xff\xfe\x00", "not YAML"),
-        (b"just words", "no recipe"),
+        (b"plan: [1", r"r\.yaml:\d: this is not valid YAML"),
+        (b"plan: {}\nfinal: !!python/object/apply:os.getcwd []\n", r"r\.yaml:2: the tag .* is not allowed"),
+        (b"\xff\xfe\x00", "byte 0 is not UTF-8 text"),
+        (b"just words", "a mapping of keys to values is expected"),
+        (b"plan: &a {}\nfinal: *a\n", "format is None"),
     ],
 )
 def test_files_that_are_no_recipe_are_refused(content: bytes, sentence: str, tmp_path: Path) -> None:
@@ -86,7 +99,7 @@ def test_files_that_are_no_recipe_are_refused(content: bytes, sentence: str, tmp
 
 
 def test_a_missing_file_and_a_folder_that_cannot_be_written_are_one_sentence(recipe: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="there is no such file"):
         Recipe.read(tmp_path / "none.yaml")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):

@@ -1,0 +1,202 @@
+"""A config written by looking: at the teacher's ``config.json``, and at the rows of a data file and its neighbours."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from search.backbone import resolve
+from search.data.read import Table, read_file
+from search.kinds import KINDS
+from spaces.errors import UserError
+
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "text": ("text", "sentence", "sentence1", "question", "premise", "review", "content", "document", "query", "title"),
+    "text_pair": ("text_pair", "sentence2", "hypothesis", "question2", "passage", "answer", "document2"),
+    "label": ("label", "labels", "target", "class", "category", "intent", "score", "stars", "sentiment", "y"),
+    "tokens": ("tokens", "words"),
+    "tags": ("tags", "ner_tags", "pos_tags", "slots"),
+}
+"""What columns are called elsewhere, likeliest first."""
+ANSWERING = ("question", "context", "answers")
+"""Columns of question answering, as in SQuAD."""
+INPUTS = ("text", "text_pair", "tokens", "question", "context")
+"""Columns that a model reads."""
+OTHERS = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+"""What the files beside the training file are called."""
+LOOKED_AT = 2000
+"""Rows whose texts are counted in tokens."""
+FEW = 0.2
+"""A label column has fewer different values than this share of its rows, unless they are numbers to be predicted."""
+SKEWED = 0.8
+"""From this share of the largest class on, accuracy says little."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What was found: values for a config, and a sentence about each thing that was looked at."""
+
+    values: dict[str, Any]
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+def look(teacher: str, train: Path) -> Draft:
+    """Return the task, teacher and latency sections for training ``teacher`` on the file ``train``.
+
+    Raises UserError where the columns cannot be told, or the teacher is not there.
+    """
+    table = read_file(train)
+    architecture = _architecture_of(teacher)
+    columns = columns_of(table, architecture)
+    kind = kind_of(table, columns, architecture)
+    if kind not in KINDS:
+        raise UserError(f"{train}: this looks like {kind}, which is not supported yet")
+    head = architecture.endswith(KINDS[kind].auto_class.removeprefix("AutoModelFor"))
+    columns = {role: name for role, name in columns.items() if role in KINDS[kind].columns}
+    files = {"train": str(train), **_others(train)}
+    metric, said = _metric(table, kind, columns)
+    longest, middle = _lengths(teacher, table, columns)
+    when = "already" if head else "first"
+    needed = {"finetune": {"num_train_epochs": 2, "learning_rate": 1e-4}}
+    return Draft(
+        {
+            "teacher": {"model": teacher, **({} if head else needed)},
+            "task": {"kind": kind, "data": files, "columns": columns, "metric": metric, "max_length": longest},
+            "latency": {"batch_size": 1, "sequence_length": middle, "threads": 1},
+        },
+        {
+            "teacher": f"{architecture}{'' if head else ', which has no trained head and'} is fine-tuned {when}",
+            "data": f"{len(table):,} rows with the columns {', '.join(table.columns)}{said}",
+            "max_length": f"999 of 1,000 texts have at most so many tokens; half have at most {middle}",
+        },
+    )
+
+
+def columns_of(table: Table, architecture: str = "") -> dict[str, str]:
+    """Return the column of every role: by its name where that is usual, else by what stands in it.
+
+    Rows for a language model, as the ``architecture`` tells, need no label.
+    """
+    found: dict[str, str] = {}
+    lower = {name.lower(): name for name in reversed(list(table.columns))}
+    if set(ANSWERING) <= lower.keys():
+        return {role: lower[role] for role in ANSWERING}
+    for role, names in NAMES.items():
+        known = [lower[name] for name in names if name in lower and lower[name] not in found.values()]
+        if known:
+            found[role] = known[0]
+    if {"tokens", "tags"} <= found.keys():
+        return {role: found[role] for role in ("tokens", "tags")}
+    rest = [name for name in table.columns if name not in found.values()]
+    if "label" not in found and not _language_kind(architecture):
+        labels = [name for name in rest if _is_label(table.columns[name])]
+        if not labels:
+            raise _untold(table, "label")
+        found["label"] = labels[0]
+        rest.remove(labels[0])
+    if "text" not in found:
+        if not rest:
+            raise _untold(table, "text")
+        found["text"] = max(rest, key=lambda name: sum(len(str(value)) for value in table.columns[name][:LOOKED_AT]))
+    return found
+
+
+def _untold(table: Table, role: str) -> UserError:
+    return UserError(f"{table.name}: no column is told to be the {role} among {', '.join(table.columns)}; rename one")
+
+
+def kind_of(table: Table, columns: Mapping[str, str], architecture: str = "") -> str:
+    """Return the kind of task that the columns and a fine-tuned teacher's ``architecture`` tell."""
+    if "answers" in columns:
+        return "question-answering"
+    if "tags" in columns or architecture.endswith("TokenClassification"):
+        return "token-classification"
+    if "label" not in columns:
+        return _language_kind(architecture)
+    values = [value for value in table.columns[columns["label"]] if value not in (None, "")]
+    if any(isinstance(value, list) for value in values) or any("|" in str(value) for value in values):
+        return "multi-label-classification"
+    numbers = [float(str(value)) for value in values if _is_number(value)]
+    if len(numbers) == len(values) and any(not number.is_integer() for number in numbers):
+        return "regression"
+    return "text-pair-classification" if "text_pair" in columns else "text-classification"
+
+
+def _language_kind(architecture: str) -> str:
+    """Return the kind of task of a language model, or an empty word for other models."""
+    if architecture.endswith("MaskedLM"):
+        return "masked-lm"
+    return "causal-lm" if architecture.endswith(("CausalLM", "LMHeadModel")) else ""
+
+
+def _is_label(values: Sequence[Any]) -> bool:
+    """Whether values look like classes, or like numbers to be predicted; all different whole numbers count rows."""
+    different = {str(value) for value in values}
+    if 1 < len(different) <= max(2, FEW * len(values)):
+        return True
+    numbers = [float(text) for text in different if _is_number(text)]
+    return 1 < len(numbers) == len(different) and not all(number.is_integer() for number in numbers)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return math.isfinite(float(str(value)))
+    except ValueError:
+        return False
+
+
+def _others(train: Path) -> dict[str, str]:
+    """Return validation and test files beside ``train`` that are called as it is."""
+    found = {}
+    for split, names in OTHERS.items():
+        files = [train.with_name(train.name.replace("train", name)) for name in names]
+        there = [file for file in files if file != train and file.is_file()]
+        if there:
+            found[split] = str(there[0])
+    return found
+
+
+def _architecture_of(teacher: str) -> str:
+    """Return the name of the teacher's class."""
+    from transformers import AutoConfig
+
+    source = resolve(teacher)
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--teacher {teacher}: cannot be loaded ({str(error).strip().splitlines()[0]})") from error
+    return str((config.architectures or [type(config).__name__])[0])
+
+
+def _metric(table: Table, kind: str, columns: Mapping[str, str]) -> tuple[str, str]:
+    """Return the metric, and what is to be said of the labels."""
+    if "label" not in columns or kind in ("regression", "multi-label-classification"):
+        return KINDS[kind].metrics[0], ""
+    counts = Counter(str(value) for value in table.columns[columns["label"]])
+    share = max(counts.values()) / sum(counts.values())
+    said = f"; {len(counts)} labels, the commonest {share:.0%}"
+    return ("macro_f1" if share > SKEWED else KINDS[kind].metrics[0]), said
+
+
+def _lengths(teacher: str, table: Table, columns: Mapping[str, str]) -> tuple[int, int]:
+    """Return the length in tokens of nearly all inputs, at most the model's, and of half of them; multiples of 8."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve(teacher), trust_remote_code=False)
+    inputs = [table.columns[columns[role]][:LOOKED_AT] for role in INPUTS if role in columns]
+    if "tokens" in columns:
+        rows = [value.split() if isinstance(value, str) else list(value) for value in inputs[0]]
+        ids = tokenizer(rows, is_split_into_words=True)["input_ids"]
+    else:
+        ids = tokenizer(*([str(value or "") for value in values] for values in inputs))["input_ids"]
+    lengths = sorted(len(row) for row in ids)
+    most = min(lengths[min(len(lengths) - 1, int(0.999 * len(lengths)))], int(tokenizer.model_max_length))
+    return _eights(most), _eights(min(lengths[len(lengths) // 2], most))
+
+
+def _eights(tokens: int) -> int:
+    return max(8, -(-tokens // 8) * 8)
