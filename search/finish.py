@@ -99,7 +99,7 @@ def teacher_baselines(work: WorkSpec, teacher: dict[str, Any]) -> list[dict[str,
     rows = [{"name": "teacher", "kind": "teacher", **teacher["metrics"], **columns, "latency_ratio": 1.0}]
     half = copy.deepcopy(workspace.teacher.model).to(torch.bfloat16)
     score = workspace.spec.score(
-        predict(half, workspace.rows.validation, autocast=False), workspace.rows.validation.labels
+        predict(half, workspace.rows.validation, autocast=False), workspace.rows.validation.truth
     )
     latency = workspace.meter.measure(half)
     rows.append(
@@ -142,7 +142,7 @@ def final_sitting(work: WorkSpec, folders: dict[str, str]) -> dict[str, dict[str
     test = workspace.rows.test
     for trial, model in models.items() if test is not None else ():
         assert test is not None, "the loop is empty without test rows"
-        score = workspace.spec.score(predict(model, test, autocast=False), test.labels)
+        score = workspace.spec.score(predict(model, test, autocast=False), test.truth)
         result[trial] |= score_columns(workspace.spec.metric, score, prefix="test.")
     return result
 
