@@ -47,7 +47,7 @@ SETS = {
     "qnli": Cell("qnli_dev_resplit", "text-pair-classification", "accuracy", (3694, 355, 700), max_length=96),
     "snips": Cell("snips_slots", "token-classification", "seqeval_f1", (5000, 700, 700)),
     "wikiann": Cell("wikiann_en", "token-classification", "seqeval_f1", (6000, 700, 1000)),
-    "squad": Cell("squadshifts_new_wiki", "question-answering", "squad_f1", (3000, 200, 400), max_length=160, batch=16),
+    "squad": Cell("squadshifts_new_wiki", "question-answering", "squad_f1", (1500, 150, 300), max_length=128, batch=16),
     "embedding": Cell("trec6", "sentence-embedding", "cosine", (4931, 521, 500), epochs=0),
 }
 """Cells by name."""
