@@ -41,9 +41,11 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
 
-# Properties on new examples each time, where `make test` always tries the same.
+# Properties on new examples each time, where `make test` always tries the same; then broken inputs by the hundred
+# thousand, which goes on where it was interrupted.
 soak: install
 	HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest -q -k "$(TESTS)"
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --work $(RESULTS)/soak --out $(RESULTS)/soak.json
 
 # docs/errors.md is what the tests of bad input saw; `pytest -m slow tests/search/test_golden.py --regenerate` makes
 # tests/golden anew, which only a new format calls for.

@@ -94,7 +94,7 @@ def check_row(row: Mapping[str, Any], where: str, numbers: Sequence[str]) -> Non
         close = did_you_mean(str(state), list(STATES))
         raise UserError(f"{where}: key 'state' is {state!r}{close}; allowed: {', '.join(STATES)}")
     if plan is not None and (not isinstance(plan, str) or not NAME.fullmatch(plan)):
-        raise UserError(f"{where}: key 'plan' is {plan!r}; expected 16 hex digits")
+        raise UserError(f"{where}: key 'plan' is {plan!r}; expected a plan's hash")
     for key, value in row.items():
         if isinstance(value, dict | list) or (type(value) is int and abs(value) >= LARGEST):
             raise UserError(f"{where}: key {key!r} is {value!r}; expected a number or a word")

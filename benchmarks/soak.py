@@ -27,7 +27,7 @@ from typing import Any
 
 from soak_readers import READERS, Reader
 
-BATCH = 2000
+BATCH = 1000
 LIMIT_S = 20
 LIMIT_MB = 2000
 LONGEST = 2000

@@ -48,6 +48,7 @@ def ray_session(config: Config, address: str | None) -> Iterator[None]:
     environment: dict[str, Any] = {"env_vars": {"TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "passive"}}
     if address:
         environment["py_modules"] = our_code()
+    # "local": without an address Ray would join whatever cluster was started on this machine last
     options: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, runtime_env=environment, **options)

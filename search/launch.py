@@ -28,7 +28,7 @@ from search.warm import FILE as WARM_FILE
 from search.warm import check_sources
 from search.worker import WorkSpec
 from spaces.curves import Curves
-from spaces.errors import UserError
+from spaces.errors import UserError, WorkFailed
 from spaces.objectives import Objective, objective
 from spaces.plain_yaml import read_yaml
 from spaces.signature import Signature
@@ -108,7 +108,7 @@ def _search(config: Config, store: RunStore, objectives: list[Objective], consol
         _run_and_finish(config, conductor, info, console, halt)
     if all(row["state"] == "FAIL" for row in store.rows) and store.rows:
         reasons = [row["reason"] for row in store.rows]
-        raise RuntimeError(f"every trial failed; the commonest reason: {max(set(reasons), key=reasons.count)}")
+        raise WorkFailed(f"every trial failed; the commonest reason: {max(set(reasons), key=reasons.count)}")
 
 
 def _run_and_finish(config: Config, conductor: Conductor, info: dict[str, Any], console: Console, halt: Halt) -> None:

@@ -17,9 +17,12 @@ POSITIONS = re.compile(r"(position_embeddings|wpe|embed_positions)\.weight$")
 def check_lengths(config: Config) -> None:
     """Raise UserError when texts, or the batch that is timed, are longer than the teacher's table of positions.
 
-    Only a teacher in a local folder is looked at.
+    Only a teacher in a local folder is looked at; a run is resumed also where its backbone is gone.
     """
-    weights = Path(resolve(config.teacher.model)) / "model.safetensors"
+    try:
+        weights = Path(resolve(config.teacher.model)) / "model.safetensors"
+    except UserError:  # said by who loads it
+        return
     if not weights.is_file():
         return
     most = min((t.shape[0] for t in read_header(weights) if POSITIONS.search(t.name)), default=None)

@@ -1,4 +1,4 @@
-"""The one error class for everything that a user can get wrong."""
+"""The one error class for everything that a user can get wrong, and one for work that failed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ class UserError(Exception):
     The command line prints it without a traceback and exits with code 2. Whatever is not a ``UserError`` is a
     fault of paredown or of the machine.
     """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(one_line(sentence))
+
+
+class WorkFailed(RuntimeError):
+    """The input is right and the work failed for a reason that is known: one sentence, and exit code 1."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__(one_line(sentence))

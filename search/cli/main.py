@@ -7,7 +7,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING
 
-from spaces.errors import UserError, one_line
+from spaces.errors import UserError, WorkFailed, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ def _failed(error: Exception, *, debug: bool) -> int:
     """Say in one sentence what failed; only what the code did not foresee needs its traceback, in a file."""
     from analysis.pick import NothingFits
 
-    if isinstance(error, NothingFits):
+    if isinstance(error, NothingFits | WorkFailed):
         return _say(error, FAILED, debug=debug)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = f"the disk is full ({error.filename or 'no file named'})"
