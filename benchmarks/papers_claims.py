@@ -315,10 +315,9 @@ CLAIMS: tuple[Claim, ...] = (
         ("sst2",),
         (
             Arm("teacher", method="teacher"),
-            Arm("gradual", passes=3.0, teach=GRADUAL, **TAUGHT),
-            Arm("hard, gradual", passes=3.0, teach={**GRADUAL, "objective": "teacher-labels"}, **TAUGHT),
+            Arm("gradual", passes=2.0, teach=GRADUAL, **TAUGHT),
         ),
-        (("gradual", "teacher"), ("hard, gradual", "teacher")),
+        (("gradual", "teacher"),),
         labels=500,
         margin=3.0,
     ),

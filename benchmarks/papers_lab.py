@@ -174,7 +174,7 @@ class Lab:
 
     def plan(self, arm: Arm, keep: float) -> tuple[Any, float]:
         """Return the plan of an arm and the share of the encoder's bytes that it stores."""
-        from search.sampling import good_learning_rate
+        from search.proposing.sampling import good_learning_rate
         from spaces.lstm import Lstm
         from spaces.plan import Distillation, Plan, Student
         from spaces.space import Space

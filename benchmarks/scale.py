@@ -86,7 +86,7 @@ def conductor_in(folder: Path, trials: int) -> Any:
 
     from search.conductor import Conductor
     from search.journal import Journal
-    from search.sampling import make_sampler
+    from search.proposing.sampling import make_sampler
     from search.stopper import FrontStopper
     from search.store import RunStore
     from spaces.objectives import objective

@@ -21,6 +21,7 @@ from spaces.errors import UserError
 from spaces.lstm import check_lstm
 from spaces.plan import Student
 from spaces.reading import read_mapping
+from spaces.roles import second_stack
 from spaces.signature import Signature
 from spaces.structure import cut
 
@@ -115,6 +116,16 @@ def has_lstm(model: nn.Module) -> bool:
     return isinstance(getattr(model, "model", None), modeling.LstmModel)
 
 
+def refuse_two_stacks(signature: Signature) -> None:
+    """Raise UserError for a model of two stacks of blocks, an encoder and a decoder: only one would be compressed."""
+    kind = second_stack([(m.path, m.kind, m.shape) for m in signature.modules])
+    if kind is not None:
+        raise UserError(
+            f"teacher: {signature.architecture} has two stacks of blocks ({kind[0]} and {kind[1]}); allowed: models of "
+            "one, such as T5's encoder for token-classification"
+        )
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the content of ``config.json``; raises UserError when there is none."""
     try:
@@ -130,6 +141,7 @@ def _check(student: Student, base: Mapping[str, Any], signature: Signature) -> N
     if student.lstm is not None:
         check_lstm(student.lstm, signature)
         return
+    refuse_two_stacks(signature)
     check_supported(signature, student.structure)
     for path, choice in student:
         signature.module(path)
@@ -139,7 +151,7 @@ def _check(student: Student, base: Mapping[str, Any], signature: Signature) -> N
 
 def _class_for(architecture: str) -> type[ParedownPreTrainedModel]:
     """Return the student's class for a teacher such as ``BertForSequenceClassification``."""
-    _, found, task = architecture.partition("For")
+    _, found, task = architecture.removesuffix("Simple").partition("For")
     name = f"ParedownFor{task}" if found else "ParedownModel"
     if architecture.endswith("LMHeadModel"):
         name = "ParedownForCausalLM"

@@ -10,6 +10,7 @@ know of each other: how W is stored (``LowRank``, ``Kronecker``, ...) and how it
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from math import prod
 from typing import Any
@@ -386,6 +387,7 @@ class LowRankSparse(Assembled):
         """In training only the rows that are asked for go through the factors: a table has many more."""
         if not torch.is_grad_enabled():
             return super().rows(ids)
+        self._kept = None  # a step follows, and fused optimisers leave no trace in a tensor's version
         return F.embedding(ids, self.up) @ self.down + F.embedding(ids, self.masked("", self.shape))
 
 
@@ -535,6 +537,19 @@ LAYERS: dict[str, tuple[type[AsLinear], type[AsEmbedding]]] = {
 """Layers by the method's name."""
 
 
+class TiedEmbedding(nn.Module):
+    """Another word table of a model, which shares the weight of a compressed one: BART's and T5's encoders."""
+
+    def __init__(self, table: AsEmbedding, scale: float) -> None:
+        super().__init__()
+        self._table, self.scale = (table,), scale  # in a tuple, so that it is not stored a second time
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the rows of the words ``ids``."""
+        rows: Tensor = self._table[0](ids)
+        return rows if self.scale == 1.0 else rows * self.scale
+
+
 class TiedLinear(nn.Module):
     """An output layer that shares its weight with a compressed embedding: y = E x + bias."""
 
@@ -542,6 +557,11 @@ class TiedLinear(nn.Module):
         super().__init__()
         self._table = (table,)  # in a tuple, so that it is not stored a second time under this module's name
         self.bias = bias
+
+    @property
+    def weight(self) -> Tensor:
+        """W (words, width), for models that use the weight by itself."""
+        return self._table[0].weight
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the scores of all words."""
@@ -654,11 +674,12 @@ def _narrow(old: nn.Module, shape: Shape) -> nn.Module:
 def _tell_attention(attention: Any, name: str, width: int) -> None:
     """Give an attention module whose query became narrower its new number of heads; keys and values follow it."""
     size = getattr(attention, "attention_head_size", None) or getattr(attention, "head_dim", None)
-    if not isinstance(size, int) or not name.startswith(("q", "c_attn")):
+    if not isinstance(size, int) or not name.startswith(("q", "c_attn", "Wqkv")):
         return
-    if name == "c_attn":  # GPT-2: query, key and value in one
+    if name in ("c_attn", "Wqkv"):  # GPT-2 and ModernBERT: query, key and value in one
         width //= 3
-        attention.split_size = width
+        if hasattr(attention, "split_size"):
+            attention.split_size = width
     for attribute in ("num_attention_heads", "num_heads", "n_heads"):
         if hasattr(attention, attribute):
             setattr(attention, attribute, width // size)
@@ -686,7 +707,10 @@ def _retie(model: nn.Module) -> None:
     for target, source in dict(getattr(model, "all_tied_weights_keys", {})).items():
         path, table = target.rpartition(".")[0], model.get_submodule(source.rpartition(".")[0])
         if source not in parameters and isinstance(table, AsEmbedding):
-            _replace(model, path, TiedLinear(table, getattr(model.get_submodule(path), "bias", None)))
+            old: Any = model.get_submodule(path)
+            scale = float(getattr(old, "embed_scale", 1.0))
+            embeds = isinstance(old, nn.Embedding)
+            _replace(model, path, TiedEmbedding(table, scale) if embeds else TiedLinear(table, old.bias))
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     for prefix, part in model.named_modules():
         if isinstance(part, PreTrainedModel):
@@ -803,7 +827,8 @@ class ParedownConfig(PreTrainedConfig):
     def base_config(self) -> Any:
         """Return the config that the base model is built from; the dtype is the caller's to choose."""
         rest = {k: v for k, v in self.base.items() if k not in ("model_type", "dtype", "torch_dtype", "auto_map")}
-        return CONFIG_MAPPING[self.base["model_type"]].from_dict(rest)
+        # a copy: some configs write into the mappings that they are given
+        return CONFIG_MAPPING[self.base["model_type"]].from_dict(copy.deepcopy(rest))
 
 
 class ParedownPreTrainedModel(PreTrainedModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -64,6 +64,7 @@ class Observer:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._matrices = {path: m for path, m in model.named_modules() if kind_of(m) is not None}
+        self._names = _table_names(model, self._matrices)
         self._moments: dict[str, SecondMoment] = {}
         self._input_of: dict[str, str] = {}
         self._squares: dict[str, Tensor] = {}
@@ -77,7 +78,9 @@ class Observer:
         self._training = self._model.training
         self._wanted = {name: p.requires_grad for name, p in self._model.named_parameters()}
         self._model.eval().requires_grad_(False)
-        self._handles = [m.register_forward_hook(self._hook(path, m)) for path, m in self._matrices.items()]
+        self._handles = [
+            m.register_forward_hook(self._hook(self._names.get(path, path), m)) for path, m in self._matrices.items()
+        ]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -117,10 +120,11 @@ class Observer:
         def watch(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             if isinstance(module, nn.Embedding):
                 self._count(path, inputs[0], module.num_embeddings)
-                # Weights are frozen, so gradients start here; the copy allows models to add to it in place.
-                output = output if output.requires_grad else output.requires_grad_().clone()
             else:
                 self._add(path, inputs[0])
+            # Weights are frozen, so gradients start at tables, and at what DeBERTa makes of its vectors of distances;
+            # the copy allows models to add to it in place.
+            output = output if output.requires_grad else output.requires_grad_().clone()
             output.register_hook(lambda gradient: self._square(path, gradient))
             return output
 
@@ -159,6 +163,19 @@ class Observer:
         if x.shape[:-1] == (1, self._mask.shape[1]):
             return x[0, self._mask.any(0)]
         return x.flatten(0, -2)
+
+
+def _table_names(model: nn.Module, matrices: Mapping[str, nn.Module]) -> dict[str, str]:
+    """Return under which path a table's weight is stored, where it is another table's: T5 looks words up in a copy.
+
+    Output layers that share a table's weight are left out: what they are used for is another thing.
+    """
+    ties = getattr(model, "all_tied_weights_keys", {}) or {}
+    paths = {target.removesuffix(".weight"): source.removesuffix(".weight") for target, source in ties.items()}
+    tables = (nn.Embedding,)
+    return {
+        t: s for t, s in paths.items() if isinstance(matrices.get(t), tables) and isinstance(matrices.get(s), tables)
+    }
 
 
 def smoothed(counts: Tensor) -> Tensor:

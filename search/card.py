@@ -66,12 +66,11 @@ def write_card(folder: Path, facts: ModelFacts, teacher: Teacher, measured: Mapp
 
 def _header(facts: ModelFacts, base: str, license: str | None) -> str:
     kind = KINDS[facts.recipe.task["kind"]]
-    tag = "token-classification" if kind.name == "token-classification" else "text-classification"
     values: dict[str, Any] = {
         **({"license": license} if license else {}),
         "base_model": base,
         "library_name": "transformers",
-        "pipeline_tag": tag,
+        "pipeline_tag": kind.pipeline,
         "tags": ["paredown", "compression", "distillation"],
         "metrics": [facts.recipe.task["metric"]],
     }

@@ -28,7 +28,12 @@ CODE = ("spaces", "compressors", "analysis", "search")
 
 @contextmanager
 def ray_session(config: Config, address: str | None) -> Iterator[None]:
-    """Connect to a Ray cluster, or start Ray here and end it afterwards."""
+    """Connect to a Ray cluster, or start Ray here and end it afterwards.
+
+    Inside of `ray job submit` the environment names the cluster; a cluster that only happens to run on this machine is
+    left alone.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # no GPU asked for, none seen
@@ -43,7 +48,8 @@ def ray_session(config: Config, address: str | None) -> Iterator[None]:
     environment: dict[str, Any] = {"env_vars": {"TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "passive"}}
     if address:
         environment["py_modules"] = our_code()
-    options: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
+    # "local": without an address Ray would join whatever cluster was started on this machine last
+    options: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, runtime_env=environment, **options)
     except (ConnectionError, ValueError) as error:

@@ -93,8 +93,8 @@ def _agreement(folder: Path, model: Any, tokenizer: Any, run: Any) -> dict[str, 
     encoded = spec.encode(tokenizer, rows.take(range(min(len(rows), ROWS))))
     singles = (collate(encoded, np.array([row])).inputs for row in range(len(encoded)))
     answers = [run({name: tensor.numpy() for name, tensor in inputs.items()})[0] for inputs in singles]
-    logits = answers if encoded.level == "token" else np.stack(answers)
-    return {"agreement": spec.agreement(logits, predict(model, encoded, autocast=False), encoded.labels)}
+    logits = np.stack(answers) if encoded.level == "sequence" else answers
+    return {"agreement": spec.agreement(logits, predict(model, encoded, autocast=False), encoded.truth)}
 
 
 def _latency(folder: Path) -> Latency:

@@ -17,6 +17,7 @@ from search.rebuild import config_of, find_teacher
 from search.tasks import TaskSpec
 from search.teacher import Teacher
 from search.trial import score_columns
+from search.trial_data import with_teacher
 from spaces.errors import UserError
 
 
@@ -37,22 +38,26 @@ def evaluate_folder(folder: Path, data: Path | None = None) -> dict[str, Any]:
     spec = spec_of(config.task, student.config)
     split, rows, notes = rows_of(config.task, facts, spec, data)
     encoded = spec.encode(tokenizer_of(folder, student), rows)
+    teacher, missing = _teacher(facts, config)
+    if encoded.problem == "embedding":
+        if teacher is None:
+            raise UserError(f"{folder}: embeddings are compared with the teacher's, and {missing}")
+        encoded = with_teacher(encoded, predict(teacher.model, encoded, autocast=False))
     logits = predict(student, encoded, autocast=False)
     values: dict[str, Any] = {
-        **score_columns(spec.metric, spec.score(logits, encoded.labels)),
+        **score_columns(spec.metric, spec.score(logits, encoded.truth)),
         "split": split,
-        "rows": len(encoded),
+        "rows": len(rows),
         "size_mb": weights_bytes(folder) / 1e6,
         "params": sum(p.numel() for p in student.parameters()),
     }
-    teacher, missing = _teacher(facts, config)
     if teacher is None:
         return values | meter_of(student, config.latency).alone() | {"note": "; ".join([*notes, missing])}
     theirs = predict(teacher.model, encoded, autocast=False)
     compared, measured = meter_of(teacher.model, config.latency).against(student)
-    values |= {"agreement": spec.agreement(logits, theirs, encoded.labels), **compared}
+    values |= {"agreement": spec.agreement(logits, theirs, encoded.truth), **compared}
     size = (teacher.folder / "model.safetensors").stat().st_size / 1e6
-    score = score_columns(spec.metric, spec.score(theirs, encoded.labels))
+    score = score_columns(spec.metric, spec.score(theirs, encoded.truth))
     values["teacher"] = {**score, "size_mb": size, **measured}
     return values | ({"note": "; ".join(notes)} if notes else {})
 
@@ -60,8 +65,8 @@ def evaluate_folder(folder: Path, data: Path | None = None) -> dict[str, Any]:
 def spec_of(task: Task, config: Any) -> TaskSpec:
     """Return the task with the labels that the model was trained on, in the order of its outputs."""
     names = {int(number): str(name) for number, name in (config.id2label or {}).items()}
-    labels = () if task.kind == "regression" else output_names([names[number] for number in sorted(names)])
-    return TaskSpec(KINDS[task.kind], task.metric, labels, task.max_length)
+    known = output_names([names[number] for number in sorted(names)]) if KINDS[task.kind].names else ()
+    return TaskSpec.of(task, known)
 
 
 def rows_of(task: Task, facts: ModelFacts, spec: TaskSpec, data: Path | None = None) -> tuple[str, Split, list[str]]:

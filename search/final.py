@@ -61,7 +61,7 @@ def train_final(recipe: Recipe, workspace: Workspace, draft: Path, progress: Pro
     )
     best.restore(student)
     score, logits = evaluate(student, rows)
-    agreement = workspace.spec.agreement(logits, rows.teacher_logits, rows.validation.labels)
+    agreement = workspace.spec.agreement(logits, rows.teacher_logits, rows.validation.truth)
     save(student, draft / "model", workspace.teacher)
     return {
         **columns,
@@ -110,7 +110,7 @@ def achieved_by(
     price = teacher_cost(workspace.teacher.signature, sequence_length=workspace.config.latency.sequence_length)
     teacher |= {"size_mb": price.size_mb, "params": price.params, "flops": price.flops}
     rows = workspace.rows
-    teacher[metric] = workspace.spec.score(rows.teacher_logits, rows.validation.labels).value
+    teacher[metric] = workspace.spec.score(rows.teacher_logits, rows.validation.truth).value
     achieved = {**columns, **latency, "size_mb": written / 1e6}
     if rows.test is not None:
         ours, theirs = (exact_score(model, rows.test, workspace) for model in (student, workspace.teacher.model))
@@ -123,4 +123,4 @@ def exact_score(model: Any, rows: Encoded, workspace: Workspace) -> Any:
     """Return the score of ``model`` on labelled rows, computed in float32."""
     from compressors.distill.evaluate import predict
 
-    return workspace.spec.score(predict(model, rows, autocast=False), rows.labels)
+    return workspace.spec.score(predict(model, rows, autocast=False), rows.truth)

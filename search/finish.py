@@ -33,7 +33,7 @@ def uniform_baseline(work: WorkSpec, share: float) -> dict[str, Any]:
 
 
 def _uniform_row(work: WorkSpec, share: float) -> dict[str, Any]:
-    from search.sampling import PROPOSED_OBJECTIVES, nearest_distillation
+    from search.proposing.sampling import PROPOSED_OBJECTIVES, nearest_distillation
     from search.workspace import matrix_space
     from spaces.plan import Plan
 
@@ -57,7 +57,7 @@ def preset_baseline(work: WorkSpec, name: str, share: float) -> dict[str, Any]:
 
     What cannot be trained here has the key ``failed``, as with ``uniform_baseline``.
     """
-    from search.warm import preset_plans
+    from search.proposing.warm import preset_plans
 
     called = f"{name}-{share:.2f}"
     try:
@@ -99,7 +99,7 @@ def teacher_baselines(work: WorkSpec, teacher: dict[str, Any]) -> list[dict[str,
     rows = [{"name": "teacher", "kind": "teacher", **teacher["metrics"], **columns, "latency_ratio": 1.0}]
     half = copy.deepcopy(workspace.teacher.model).to(torch.bfloat16)
     score = workspace.spec.score(
-        predict(half, workspace.rows.validation, autocast=False), workspace.rows.validation.labels
+        predict(half, workspace.rows.validation, autocast=False), workspace.rows.validation.truth
     )
     latency = workspace.meter.measure(half)
     rows.append(
@@ -142,7 +142,7 @@ def final_sitting(work: WorkSpec, folders: dict[str, str]) -> dict[str, dict[str
     test = workspace.rows.test
     for trial, model in models.items() if test is not None else ():
         assert test is not None, "the loop is empty without test rows"
-        score = workspace.spec.score(predict(model, test, autocast=False), test.labels)
+        score = workspace.spec.score(predict(model, test, autocast=False), test.truth)
         result[trial] |= score_columns(workspace.spec.metric, score, prefix="test.")
     return result
 

@@ -11,13 +11,13 @@ from search.config import Config
 from search.data import TaskData, load_data
 from search.finish import PRESET_SHARES, UNIFORM_BUDGETS
 from search.limits import check_limits
+from search.proposing.warm import check_sources
 from search.quiet import quiet
 from search.tasks import TaskSpec
 from search.teacher import label_order
-from search.warm import check_sources
 from spaces.cost import Cost, cost, teacher_cost
 from spaces.curves import Curves
-from spaces.groups import find_groups, free_groups
+from spaces.groups import find_groups, find_ungrouped, free_groups
 from spaces.lstm_space import LstmSpace
 from spaces.space import Space
 
@@ -33,7 +33,8 @@ STARTING_S = 30.0
 class Forecast:
     """What a search would be. Sizes in MB (10^6 bytes), times in seconds.
 
-    ``groups`` and ``excluded`` count groups by kind; ``lstm`` has the sizes of LSTM students, which have no groups;
+    ``groups`` and ``excluded`` count groups by kind, ``ungrouped`` says what has none; ``lstm`` has the sizes of LSTM
+    students, which have no groups;
     ``constraints`` says of each whether it can be met; ``teacher_s`` is the fine-tuning that is still to be done.
     """
 
@@ -41,6 +42,7 @@ class Forecast:
     teacher_mb: float
     groups: dict[str, int]
     excluded: dict[str, int]
+    ungrouped: str
     lstm: dict[str, tuple[int, ...]]
     smallest_mb: float
     largest_mb: float
@@ -85,6 +87,7 @@ class Forecast:
         return [
             ("groups", f"{sum(self.groups.values())} to compress: {_counted(self.groups)}"),
             ("left dense", _counted(self.excluded) or "none"),
+            *([("without a group", self.ungrouped)] if self.ungrouped else []),
         ]
 
 
@@ -116,6 +119,7 @@ def forecast(config: Config) -> Forecast:
         teacher_mb=teacher_cost(teacher.signature, sequence_length=1).size_mb,
         groups=dict(Counter(group.kind for group in groups if group.name in free)),
         excluded=dict(Counter(group.kind for group in groups if group.name not in free)),
+        ungrouped=find_ungrouped(teacher.signature).sentence() if isinstance(space, Space) else "",
         lstm=space.offered if isinstance(space, LstmSpace) else {},
         smallest_mb=smallest.size_mb,
         largest_mb=largest.size_mb,

@@ -23,9 +23,9 @@ from search.live import Screen, Steps
 from search.mirror import is_url
 from search.paths import cache_folder
 from search.place import held_folder
+from search.proposing.warm import FILE as WARM_FILE
+from search.proposing.warm import check_sources
 from search.store import RunStore, now
-from search.warm import FILE as WARM_FILE
-from search.warm import check_sources
 from search.worker import WorkSpec
 from spaces.curves import Curves
 from spaces.errors import UserError, WorkFailed
@@ -163,8 +163,8 @@ def make_conductor(config: Config, store: RunStore, objectives: list[Objective],
 
     from search.conductor import Conductor
     from search.journal import Journal
-    from search.proposer import make_proposer
-    from search.sampling import make_sampler, seed_after
+    from search.proposing.proposer import make_proposer
+    from search.proposing.sampling import make_sampler, seed_after
     from search.stopper import FrontStopper
     from search.workspace import make_space
 

@@ -7,8 +7,8 @@ from typing import Any
 from search.config import Config
 from search.prepare import versions
 from search.progress import progress_bar
+from search.proposing.sampling import LSTM_LEARNING_RATE, LSTM_OBJECTIVES, nearest_distillation
 from search.quiet import quiet
-from search.sampling import LSTM_LEARNING_RATE, LSTM_OBJECTIVES, nearest_distillation
 from search.workspace import Workspace, domains_of, make_space, open_workspace
 from spaces.allocate import Allocator
 from spaces.cost import cost

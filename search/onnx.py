@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from compressors.distill.evaluate import logits_of
 from spaces.errors import UserError
 
 Arrays = dict[str, npt.NDArray[np.int64]]
@@ -36,9 +37,9 @@ class _Logits(nn.Module):
         self.model, self.names = model, names
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        """Return the logits."""
-        logits: Tensor = self.model(**dict(zip(self.names, tensors, strict=True))).logits
-        return logits
+        """Return the logits, start and end logits of a span as one tensor; embeddings where there is no head."""
+        inputs = dict(zip(self.names, tensors, strict=True))
+        return logits_of(self.model(**inputs), inputs["attention_mask"].bool())
 
 
 class _OnnxLstm(nn.Module):
@@ -181,7 +182,8 @@ def random_arrays(model: Any, names: tuple[str, ...], shape: tuple[int, int], se
 def largest_difference(model: Any, run: Callable[[Arrays], Any], inputs: Mapping[str, npt.NDArray[np.int64]]) -> float:
     """Return the largest absolute difference between the logits of ``model`` and of ``run`` at real tokens."""
     with torch.no_grad():
-        expected = model(**{name: torch.from_numpy(array) for name, array in inputs.items()}).logits.numpy()
+        given = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        expected = logits_of(model(**given), given["attention_mask"].bool()).numpy()
     difference = np.abs(expected - run(dict(inputs)))
     if difference.ndim == 3:
         difference = difference[inputs["attention_mask"].astype(bool)]

@@ -70,7 +70,7 @@ def facts_of(work: WorkSpec, threads: int, progress: Any) -> dict[str, Any]:
         "teacher_folder": work.driver.bring(workspace.teacher.folder, work.cache),
         "teacher": teacher_facts(workspace),
         "data": data_facts(workspace),
-        "chance": workspace.spec.chance(workspace.rows.validation.labels),
+        "chance": workspace.spec.chance(workspace.rows.validation.truth),
         "labels": list(workspace.spec.labels),
         "warnings": list(workspace.data.warnings),
         "versions": versions(),
@@ -85,7 +85,7 @@ def teacher_facts(workspace: Workspace) -> dict[str, Any]:
     from spaces.cost import teacher_cost
 
     teacher, rows = workspace.teacher, workspace.rows
-    score = workspace.spec.score(rows.teacher_logits, rows.validation.labels)
+    score = workspace.spec.score(rows.teacher_logits, rows.validation.truth)
     quiet = workspace.meter.quiet()
     price = teacher_cost(teacher.signature, sequence_length=workspace.config.latency.sequence_length)
     return {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from compressors.apply import blank_student, read_config, trainable_parameters
@@ -90,7 +91,7 @@ def rehearse(
 
     Two steps of a student with random weights take as long as those of a real one.
     """
-    rows = _tokenised(config, spec, data, teacher.source)
+    rows, spread = _tokenised(config, spec, data, teacher.source)
     student = space.student_at(0.5)
     tokens = max(1, round(float(rows.lengths.mean())))
     batch = config.fidelity.per_device_train_batch_size
@@ -100,7 +101,7 @@ def rehearse(
     measured = 3 * guess < MOST_SECONDS
     threads = max(1, int(config.resources.cpu))
     step_s = _step_seconds(student, teacher, rows, batch, device, threads) if measured else guess
-    scoring = (len(config.fidelity.rungs) + 1) * len(data.validation) / batch / 3
+    scoring = (len(config.fidelity.rungs) + 1) * spread * len(data.validation) / batch / 3
     dense_s = 0.0
     if teacher.missing:
         whole = Student.of(teacher.signature.hash, {})
@@ -109,9 +110,9 @@ def rehearse(
         dense_s = _step_seconds(whole, teacher, rows, 32, device, threads) if small else step_s * ratio
     return Pace(
         trial_s=(config.fidelity.max_steps + scoring) * step_s + OVERHEAD_S,
-        teacher_s=_teacher_steps(config, data) * dense_s if teacher.missing else 0.0,
+        teacher_s=_teacher_steps(config, spread * len(data.train)) * dense_s if teacher.missing else 0.0,
         measured=measured,
-        targets_mb=_target_bytes(config, data, teacher.signature, spec, tokens) / 1e6,
+        targets_mb=spread * _target_bytes(config, data, teacher.signature, spec, tokens) / 1e6,
     )
 
 
@@ -146,9 +147,11 @@ def _on_paper(source: str, config: Config, spec: TaskSpec) -> Any:
         raise UserError(f"teacher.model: {config.teacher.model!r} cannot be loaded ({sentence})") from error
 
 
-def _tokenised(config: Config, spec: TaskSpec, data: TaskData, source: str) -> Encoded:
-    step = max(1, len(data.train) // ROWS)
-    return spec.encode(_tokenizer(config, source), data.train.take(range(0, len(data.train), step)))
+def _tokenised(config: Config, spec: TaskSpec, data: TaskData, source: str) -> tuple[Encoded, float]:
+    """Return some training rows, and how many examples one row becomes: long texts may be several."""
+    taken = data.train.take(range(0, len(data.train), max(1, len(data.train) // ROWS)))
+    rows = spec.encode(_tokenizer(config, source), taken)
+    return rows, len(rows) / len(taken)
 
 
 def _tokenizer(config: Config, source: str) -> Any:
@@ -166,6 +169,9 @@ def _step_seconds(
 ) -> float:
     blank: Any = blank_student(student, teacher.base, teacher.signature)
     blank.to(device)
+    if rows.problem == "embedding":  # no labels; any vectors to aim at take as long
+        aims = np.zeros((len(rows), teacher.signature.hidden_size), np.float32)
+        rows = replace(rows, problem="regression", labels=aims)
     seen: list[float] = []
 
     def look(rung: Rung) -> bool:
@@ -178,21 +184,21 @@ def _step_seconds(
     return (seen[-1] - seen[0]) / 2  # the first step warms up
 
 
-def _teacher_steps(config: Config, data: TaskData) -> float:
+def _teacher_steps(config: Config, examples: float) -> float:
     """Return the training steps of the dense model that fine-tuning and calibration amount to."""
     assert config.teacher.finetune is not None, "a teacher that is missing is one to be fine-tuned"
-    calibration = min(CALIBRATION_ROWS, len(data.train)) / CALIBRATION_BATCH
-    return config.teacher.finetune.num_train_epochs * -(-len(data.train) // 32) + calibration
+    calibration = min(CALIBRATION_ROWS, examples) / CALIBRATION_BATCH
+    return config.teacher.finetune.num_train_epochs * -(-examples // 32) + calibration
 
 
 def _target_bytes(config: Config, data: TaskData, signature: Signature, spec: TaskSpec, tokens: int) -> int:
     """Return the bytes of the teacher's cached outputs for every objective that may be chosen."""
     taught = settings_of(config)
-    level = "token" if spec.kind.name == "token-classification" else "sequence"
+    level = spec.level
     blocks = signature.layers if config.space.student is None else 0
     names = {name for settings in taught for name in needed_for(settings, blocks, signature.layers, level)}
     rows = len(data.train) + (len(data.transfer) if data.transfer is not None else 0)
-    a_token = {"logits": spec.num_labels * 4}
+    a_token = {"logits": spec.outputs(signature) * 4}
     total = sum(
         rows
         * (1 if level == "sequence" and name.startswith(("logits", "pooled")) else tokens)

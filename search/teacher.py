@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -253,12 +254,9 @@ def _finetune(
     train: Callable[[Any], Encoded],
     progress: Progress,
 ) -> None:
-    import torch
-
     from compressors.distill.finetune import finetune
 
     assert config.finetune is not None, "the caller asked for fine-tuning"
-    torch.manual_seed(TEACHER_SEED)
     model, tokenizer = _load(source, config, spec, new_head=True)
     finetune(
         model.to(device_of()),
@@ -274,21 +272,38 @@ def _finetune(
 def _standard_copy(source: str, config: TeacherConfig, spec: TaskSpec, cache: Path) -> Path:
     """Return a folder with the teacher as one safetensors file: what every other part reads."""
     folder = Path(source)
-    if (folder / "model.safetensors").exists() and (folder / "config.json").exists():
-        _load(source, config, spec, new_head=False)
-        return folder
     model, tokenizer = _load(source, config, spec, new_head=False)
+    if (folder / "model.safetensors").exists() and (folder / "config.json").exists() and _as_loaded(folder, model):
+        return folder
     target = cache / "teachers" / short_hash([_source_hash(source), _spec_dict(spec)])
     if not target.exists():
         _save(model, tokenizer, target)
     return target
 
 
+def _as_loaded(folder: Path, model: Any) -> bool:
+    """Whether the files in ``folder`` describe the model as it was loaded: its class, and its tensors' names.
+
+    A checkpoint of another head, or with names of old, is not what students of its model are made from.
+    """
+    from compressors.signature import stored_tensors
+
+    found, tensors = read_signature(folder), stored_tensors(model)
+    same = {t.name: t.shape for t in found.tensors} == {name: tuple(t.shape) for name, t in tensors.items()}
+    return same and found.architecture == type(model).__name__
+
+
 def _load(source: str, config: TeacherConfig, spec: TaskSpec, *, new_head: bool) -> tuple[Any, Any]:
+    import torch
     import transformers
 
+    from compressors.apply import refuse_two_stacks
+    from compressors.signature import signature_of
+
     auto = getattr(transformers, spec.kind.auto_class)
-    arguments = spec.model_arguments() if new_head else {}
+    # a head for other labels is as good as none
+    arguments = {**spec.model_arguments(), "ignore_mismatched_sizes": True} if new_head else {}
+    torch.manual_seed(TEACHER_SEED)  # of what a checkpoint does not have
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=config.trust_remote_code)
         model, report = auto.from_pretrained(
@@ -304,7 +319,17 @@ def _load(source: str, config: TeacherConfig, spec: TaskSpec, *, new_head: bool)
     check_tokenizer(tokenizer, f"teacher.model: {config.model!r}", model.get_input_embeddings().num_embeddings)
     if not new_head:
         _check_head(config.model, model, report, spec)
+    refuse_two_stacks(signature_of(model))
+    _agree_on_padding(model, tokenizer)
     return model, tokenizer
+
+
+def _agree_on_padding(model: Any, tokenizer: Any) -> None:
+    """Give decoders a padding word, without which they do not find the last token of a text: the end of a text."""
+    if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
 
 
 def check_tokenizer(tokenizer: Any, where: str, words: int) -> None:
@@ -331,20 +356,28 @@ def _reason(source: str, error: Exception) -> str:
 
 
 def _check_head(name: str, model: Any, report: dict[str, Any], spec: TaskSpec) -> None:
-    missing = sorted(report["missing_keys"])
+    # an embedding is read before the pooler, which many such models come without
+    unread = "pooler." if spec.kind.name == "sentence-embedding" else None
+    missing = sorted(key for key in report["missing_keys"] if unread is None or not key.startswith(unread))
     if missing:
         raise UserError(
             f"teacher.model: {name!r} has no trained head for {spec.kind.name} (missing: {missing[0]}); "
             "give a fine-tuned model or add teacher.finetune"
         )
-    if model.config.num_labels != spec.num_labels:
+    if spec.labels and model.config.num_labels != spec.num_labels:
         raise UserError(f"teacher.model: {name!r} has {model.config.num_labels} labels and the data {spec.num_labels}")
 
 
 def _save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write the folder with tensors under their names in the model."""
+    from transformers import PreTrainedModel
+
     draft = folder.with_name(f".{folder.name}.{uuid4().hex}")
     draft.mkdir(parents=True)
-    model.save_pretrained(draft, max_shard_size="100GB")
+    # transformers writes some families under their checkpoints' old names unless it is told not to
+    keywords = inspect.signature(PreTrainedModel.save_pretrained).parameters
+    named = {"save_original_format": False} if "save_original_format" in keywords else {}
+    model.save_pretrained(draft, max_shard_size="100GB", **named)
     tokenizer.save_pretrained(draft)
     try:
         draft.replace(folder)
@@ -368,4 +401,4 @@ def _source_hash(source: str) -> str:
 
 
 def _spec_dict(spec: TaskSpec) -> list[Any]:
-    return [spec.kind.name, list(spec.labels), spec.max_length]
+    return [spec.kind.name, list(spec.labels), spec.max_length, *([spec.stride] if spec.stride else [])]

@@ -81,7 +81,7 @@ def run_trial(
     def look(model: Any, rung: int, step: int, loss: float | None) -> bool:
         score, logits = evaluate(model, data)
         columns.update(score_columns(data.spec.metric, score), steps=step, seconds=time.perf_counter() - began)
-        columns["agreement"] = data.spec.agreement(logits, data.teacher_logits, data.validation.labels)
+        columns["agreement"] = data.spec.agreement(logits, data.teacher_logits, data.validation.truth)
         return report(RungReport(rung, step, columns["seconds"], loss, dict(columns), _hits(score)))
 
     def on_rung(rung: Rung) -> bool:
@@ -158,7 +158,7 @@ def evaluate(model: Any, data: TrialData) -> tuple[Score, Any]:
     from compressors.distill.evaluate import predict
 
     logits = predict(model, data.validation)
-    return data.spec.score(logits, data.validation.labels), logits
+    return data.spec.score(logits, data.validation.truth), logits
 
 
 def score_columns(metric: str, score: Score, prefix: str = "") -> dict[str, float]:

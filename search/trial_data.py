@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
+import numpy.typing as npt
 
 from spaces.sharing import making
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from compressors.distill.batches import Encoded
     from compressors.distill.targets import Targets
     from compressors.factors import Factors
-    from search.data import TaskData
+    from search.data import Split, TaskData
     from search.tasks import TaskSpec
     from search.teacher import Teacher
     from spaces.plan import Distillation
@@ -42,12 +43,19 @@ class TrialData:
     @cached_property
     def validation(self) -> Encoded:
         """The rows that choose between students."""
-        return self.spec.encode(self.teacher.tokenizer, self.data.validation)
+        return self._judged(self.data.validation)
 
     @cached_property
     def test(self) -> Encoded | None:
         """The rows that choose nothing: read for the final front, after training, and by ``evaluate``."""
-        return self.spec.encode(self.teacher.tokenizer, self.data.test) if self.data.test else None
+        return self._judged(self.data.test) if self.data.test else None
+
+    def _judged(self, split: Split) -> Encoded:
+        """Return encoded rows that a model can be scored on; what embeddings are compared with is the teacher's."""
+        rows = self.spec.encode(self.teacher.tokenizer, split)
+        if rows.problem != "embedding":
+            return rows
+        return with_teacher(rows, self.teacher_outputs(rows, autocast=False))
 
     @property
     def factors(self) -> Factors:
@@ -107,21 +115,24 @@ class TrialData:
     @cached_property
     def teacher_logits(self) -> Any:
         """The teacher's logits on the validation rows."""
+        return self.teacher_outputs(self.validation)
+
+    def teacher_outputs(self, rows: Encoded, *, autocast: bool = True) -> Any:
+        """Return what ``predict`` gives for the teacher on ``rows``, computed once per teacher and rows."""
         from compressors.distill.evaluate import predict
 
-        rows = self.validation
-        if rows.level == "token":
-            return predict(self.teacher.model, rows)
-        file = self.teacher.cache / "logits" / f"{self.teacher.hash}-{rows.hash}.npy"
+        exact = "" if autocast else "-float32"
+        file = self.teacher.cache / "logits" / f"{self.teacher.hash}-{rows.hash}{exact}.npy"
         with nullcontext() if file.exists() else making(file):
             with suppress(OSError, ValueError, EOFError):  # not there, or damaged
-                return np.load(file, allow_pickle=False)
-            logits = predict(self.teacher.model, rows)
+                return _by_row(np.load(file, allow_pickle=False), rows)
+            outputs = predict(self.teacher.model, rows, autocast=autocast)
+            flat = outputs if isinstance(outputs, np.ndarray) else np.concatenate(outputs)
             file.parent.mkdir(parents=True, exist_ok=True)
             partial = file.with_name(f".{file.stem}.{uuid4().hex}.npy")
-            np.save(partial, logits, allow_pickle=False)
+            np.save(partial, flat, allow_pickle=False)
             partial.replace(file)
-            return logits
+            return outputs
 
     def teach(self, settings: Sequence[Distillation], blocks: Iterable[int]) -> None:
         """Compute what the teacher shows for all ``settings`` and students of ``blocks`` blocks, in one pass.
@@ -142,3 +153,20 @@ class TrialData:
         for key, names in wanted.items():
             if names:
                 self._outputs(rows[key], names)
+
+
+def with_teacher(rows: Encoded, outputs: Any) -> Encoded:
+    """Return ``rows`` with a teacher's outputs as what other models' outputs are compared with."""
+    return replace(rows, reference=outputs)
+
+
+def _by_row(outputs: npt.NDArray[np.float32], rows: Encoded) -> Any:
+    """Return outputs as ``predict`` gives them: one array, or by example those of its (labelled) tokens."""
+    if rows.level == "sequence":
+        return outputs
+    counts = rows.lengths
+    if rows.problem == "language" and isinstance(rows.labels, tuple):
+        counts = np.array([int((labels >= 0).sum()) for labels in rows.labels])
+    if len(outputs) != counts.sum():
+        raise ValueError("outputs of other rows")
+    return np.split(outputs, np.cumsum(counts)[:-1])

@@ -9,14 +9,17 @@ from spaces.lstm import lstm_multiply_adds, lstm_tensors
 from spaces.methods.base import stored_bytes
 from spaces.plan import Plan, Student
 from spaces.signature import Module, Signature
-from spaces.structure import cut
+from spaces.structure import OVER_WORDS, cut
 from spaces.tensors import BYTES, FLOAT_DTYPES, TensorSpec, file_bytes
 
 PREFIX = "model."
 """The student's module holds the compressed model under this attribute, so every stored name begins with it."""
 
-ALL_TOKENS_TASKS = ("TokenClassification", "QuestionAnswering", "MaskedLM", "CausalLM", "LMHead")
+ALL_TOKENS_TASKS = ("TokenClassification", "QuestionAnswering", "MaskedLM", "CausalLM", "LMHeadModel")
 """Architectures whose head runs on every token; others run it once per example."""
+
+OF_DISTANCES = ("query_proj", "key_proj")
+"""The projections that DeBERTa applies to the vectors of distances too (v3 shares them with those of words)."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def cost(plan: Plan | Student, signature: Signature, *, sequence_length: int) ->
         return Cost(params, file_bytes(tensors), flops, flops)
     signature = cut(signature, student.structure)
     linear = 2 * sum(_multiply_adds(m, student, signature, sequence_length) for m in signature.modules)
-    attention = 4 * sequence_length**2 * sum(_attention_widths(signature))
+    attention = 2 * sum(_attention_multiply_adds(signature, sequence_length))
     return Cost(params, file_bytes(tensors), linear + attention, linear)
 
 
@@ -92,16 +95,39 @@ def _multiply_adds(module: Module, student: Student, signature: Signature, token
     choice = student[module.path]
     method = methods.get(choice.method)
     if module.kind == "embedding":
-        return tokens * method.row_multiply_adds(module.shape, choice)
+        scored = method.multiply_adds(module.shape, choice) if module is _scoring_table(signature) else 0
+        return tokens * (method.row_multiply_adds(module.shape, choice) + scored)
     every_token = signature.architecture.endswith(ALL_TOKENS_TASKS) and module.role == "head"
     once = module.block is None and module.role != "projection" and not every_token
-    return (1 if once else tokens) * method.multiply_adds(module.shape, choice)
+    rows = 1 if once else tokens
+    if module.block is not None:
+        rows = signature.repeats * (tokens + (_distances(signature) if module.path.endswith(OF_DISTANCES) else 0))
+    return rows * method.multiply_adds(module.shape, choice)
 
 
-def _attention_widths(signature: Signature) -> list[int]:
-    """Return per block the width of its query: scores and mixing each take T^2 x width multiply-adds."""
+def _scoring_table(signature: Signature) -> Module | None:
+    """Return the word table that also scores every word, where a model has no output matrix of its own."""
+    if not signature.architecture.endswith(OVER_WORDS):
+        return None
+    tables = [m for m in signature.modules if m.role == "embedding"]
+    own = any(m.role == "head" and m.shape[0] == signature.vocab_size for m in signature.modules)
+    return tables[0] if tables and not own else None
+
+
+def _distances(signature: Signature) -> int:
+    """Return how many distances between tokens have a vector that every block projects: 0 but for DeBERTa-v2 and v3."""
+    tables = [m for m in signature.modules if m.path.endswith("encoder.rel_embeddings")]
+    return tables[0].shape[0] if tables and signature.model_type == "deberta-v2" else 0
+
+
+def _attention_multiply_adds(signature: Signature, tokens: int) -> list[int]:
+    """Return those of every block: scores and mixing each take T^2 times the width of its query.
+
+    DeBERTa also compares every query and key with every distance (He et al. 2021, section 3.1).
+    """
     widths: dict[int, int] = {}
     for module in signature.modules:
         if module.block is not None and module.role == "attn_out":
             widths[module.block] = module.shape[1]
-    return list(widths.values())
+    pairs = 2 * tokens * (tokens + _distances(signature))
+    return [signature.repeats * pairs * width for width in widths.values()]

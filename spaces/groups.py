@@ -50,6 +50,39 @@ def find_groups(signature: Signature) -> list[Group]:
     return sorted(groups, key=lambda g: (g.block is None, g.block or 0, _kind_order(g.kind), g.name))
 
 
+@dataclass(frozen=True)
+class Ungrouped:
+    """What of a teacher has no kind: matrices that are groups of their own, and weights that no plan reaches.
+
+    ``share`` of all parameters stands in tensors of two or more dimensions, ``weights``, that are no linear layer and
+    no table, such as convolutions; they stay as they are.
+    """
+
+    alone: tuple[str, ...]
+    weights: tuple[str, ...]
+    share: float
+
+    def sentence(self) -> str:
+        """Return what `paredown check` says of it; empty where everything has a kind."""
+        parts = []
+        if self.alone:
+            parts.append(f"{len(self.alone)} matrices alone, of unknown use, such as {self.alone[0]}")
+        if self.weights:
+            parts.append(
+                f"{self.share:.0%} of the weights stay as they are, in no known layer, such as {self.weights[0]}"
+            )
+        return "; ".join(parts)
+
+
+def find_ungrouped(signature: Signature) -> Ungrouped:
+    """Return what of the teacher has no kind."""
+    alone = tuple(g.name for g in find_groups(signature) if g.kind == "matrix")
+    known = {m.weight for m in signature.modules}
+    rest = [t for t in signature.tensors if t.is_float and len(t.shape) > 1 and t.name not in known]
+    total = sum(t.numel for t in signature.tensors if t.is_float)
+    return Ungrouped(alone, tuple(t.name for t in rest), sum(t.numel for t in rest) / max(total, 1))
+
+
 def group_name(module: Module, kind: str) -> str:
     """Return the name of the group that a module belongs to."""
     if kind == "matrix":

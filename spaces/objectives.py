@@ -20,6 +20,7 @@ METRICS: dict[str, Direction] = {
     "squad_f1": "maximize",
     "exact_match": "maximize",
     "perplexity": "minimize",
+    "cosine": "maximize",
 }
 """Task metrics, stored as fractions (perplexity as it is)."""
 

@@ -42,6 +42,15 @@ def _block_list(matrices: Sequence[Matrix]) -> str | None:
     return lists.most_common(1)[0][0] if lists else None
 
 
+def second_stack(matrices: Sequence[Matrix]) -> tuple[str, str] | None:
+    """Return the paths of two lists of blocks that both have attention, encoder and decoder; None for one stack."""
+    lists = {
+        match[1]: None for path, _, _ in matrices if _QUERY_KEY_VALUE.search(path) and (match := _BLOCK.match(path))
+    }
+    first, second, *_ = [*lists, None, None]
+    return None if first is None or second is None else (first, second)
+
+
 def _inside(path: str, kind: str, shape: tuple[int, int]) -> str:
     m, n = shape
     if kind == "embedding":

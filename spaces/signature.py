@@ -52,7 +52,8 @@ class Module:
 class Signature:
     """All that groups, costs and coordinates need to know of a teacher.
 
-    ``tensors`` are the teacher's stored tensors under their names in its own state dict, tied ones once.
+    ``tensors`` are the teacher's stored tensors under their names in its own state dict, tied ones once. ``repeats``
+    is how often each block runs one after the other with the same weights, as in ALBERT.
     """
 
     architecture: str
@@ -65,6 +66,7 @@ class Signature:
     vocab_size: int
     modules: tuple[Module, ...]
     tensors: tuple[TensorSpec, ...]
+    repeats: int = 1
 
     @cached_property
     def hash(self) -> str:
@@ -83,8 +85,10 @@ class Signature:
         return self.by_path[path]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
+        """Return plain JSON types; ``repeats`` only where blocks do, so that hashes of older signatures hold."""
         value = asdict(self)
+        if self.repeats == 1:
+            del value["repeats"]
         value["modules"] = [{**asdict(m), "shape": list(m.shape)} for m in self.modules]
         value["tensors"] = [[t.name, t.dtype, list(t.shape)] for t in self.tensors]
         return value
@@ -145,12 +149,15 @@ def make_signature(
     named = config.get("architectures")
     architectures = named if isinstance(named, list) and named else ["unknown"]
     layers = len({m.block for m in modules if m.block is not None})
+    groups = config.get("num_hidden_groups")
+    repeats = int(config.get("num_hidden_layers", groups)) // groups if isinstance(groups, int) and groups else 1
     return Signature(
         str(architectures[0]),
         str(config.get("model_type", "unknown")),
         layers=layers,
         modules=modules,
         tensors=stored,
+        repeats=repeats,
         **widths,
     )
 
@@ -198,7 +205,8 @@ def _widths(config: Mapping[str, Any], tensors: Sequence[TensorSpec]) -> dict[st
         "hidden_size": hidden,
         "heads": heads,
         "head_size": first("head_dim") or (hidden // heads if heads else 0),
-        "intermediate_size": first("intermediate_size", "hidden_dim", "d_ff", "n_inner") or 4 * hidden,
+        "intermediate_size": first("intermediate_size", "hidden_dim", "d_ff", "n_inner", "ffn_dim", "d_inner")
+        or 4 * hidden,
         "vocab_size": first("vocab_size"),
     }
 
@@ -221,4 +229,4 @@ def _kind_of(path: str, shape: tuple[int, ...], widths: Mapping[str, int], trans
         return "conv1d"
     if shape[0] == widths["vocab_size"] and not re.search(r"(decoder|lm_head|predictions)", path):
         return "embedding"
-    return "embedding" if re.search(r"(embeddings?|wte|wpe|shared|attention_bias)$", leaf) else "linear"
+    return "embedding" if re.search(r"(embeddings?|embed_\w+|wte|wpe|shared|attention_bias)$", leaf) else "linear"

@@ -26,7 +26,8 @@ IGNORED = -100
 """The integer label of what has no label; for regression and multi-label data it is NaN."""
 
 LEVELS = ("sequence", "token", "span")
-PROBLEMS = ("classification", "multi-label", "regression")
+PROBLEMS = ("classification", "multi-label", "regression", "language", "embedding")
+"""``language`` is classification over a vocabulary, ``embedding`` has no labels: directions are compared."""
 
 POOL = 64
 """Batches sorted by length together: enough to leave little padding, few enough to keep the order random."""
@@ -41,6 +42,7 @@ class Encoded:
     multi-label, ints [N, 2] start and end of a span), or, at level ``token``, one int array [tokens] per example.
     ``level`` says what the logits belong to: ``sequence`` [B, C], ``token`` [B, T, C], ``span`` [B, T, 2].
     ``problem`` is told from integer or float labels when left empty; unlabelled data are taken for classification.
+    ``reference`` is what a metric compares outputs with, where that is not the labels.
     """
 
     input_ids: tuple[Ints, ...]
@@ -49,6 +51,7 @@ class Encoded:
     level: str = "sequence"
     problem: str = ""
     pad_id: int = 0
+    reference: Any = None
 
     def __post_init__(self) -> None:
         """Refuse what does not fit together."""
@@ -67,13 +70,21 @@ class Encoded:
         """Return the number of examples."""
         return len(self.input_ids)
 
+    @property
+    def truth(self) -> Any:
+        """What a metric compares a model's outputs with."""
+        return self.labels if self.reference is None else self.reference
+
     def followed_by(self, more: Encoded) -> Encoded:
-        """Return these examples and then ``more``, whose labels do not count."""
+        """Return these examples and then ``more``, whose labels do not count; texts are a language model's labels."""
         types = None
         if self.token_type_ids is not None and more.token_type_ids is not None:
             types = self.token_type_ids + more.token_type_ids
         labels = _with_unlabelled(self, more.lengths)
-        return replace(self, input_ids=self.input_ids + more.input_ids, token_type_ids=types, labels=labels)
+        if self.problem == "language" and isinstance(self.labels, tuple) and isinstance(more.labels, tuple):
+            labels = self.labels + more.labels
+        ids = self.input_ids + more.input_ids
+        return replace(self, input_ids=ids, token_type_ids=types, labels=labels, reference=None)
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -104,13 +115,14 @@ class Encoded:
         return None if self.token_type_ids is None else _flat(self.token_type_ids)
 
     def take(self, indices: npt.ArrayLike) -> Encoded:
-        """Return the examples at ``indices``, in that order."""
+        """Return the examples at ``indices``, in that order, without what a metric would compare them with."""
         rows = np.asarray(indices, dtype=np.int64)
         types = None if self.token_type_ids is None else tuple(self.token_type_ids[i] for i in rows)
         labels = tuple(self.labels[i] for i in rows) if isinstance(self.labels, tuple) else self.labels
         if isinstance(labels, np.ndarray):
             labels = labels[rows]
-        return replace(self, input_ids=tuple(self.input_ids[i] for i in rows), token_type_ids=types, labels=labels)
+        ids = tuple(self.input_ids[i] for i in rows)
+        return replace(self, input_ids=ids, token_type_ids=types, labels=labels, reference=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +211,7 @@ def _labels(encoded: Encoded, indices: npt.NDArray[np.int64], width: int) -> tor
     if labels is None:
         return None
     if isinstance(labels, np.ndarray):
-        dtype = torch.long if encoded.problem == "classification" else torch.float32
+        dtype = torch.long if encoded.problem in ("classification", "language") else torch.float32
         return torch.as_tensor(labels[indices]).to(dtype)
     padded = np.full((len(indices), width), IGNORED, dtype=np.int64)
     for row, index in enumerate(indices):

@@ -29,8 +29,14 @@ def blocks_of(model: nn.Module, signature: Signature) -> int:
 
 
 @contextmanager
-def capture(model: nn.Module, signature: Signature, names: Collection[str]) -> Iterator[dict[str, Tensor]]:
-    """Yield a dict that a forward pass fills with the outputs named like ``q.3``: [B, T, width], block from 0."""
+def capture(
+    model: nn.Module, signature: Signature, names: Collection[str], batch: tuple[int, ...]
+) -> Iterator[dict[str, Tensor]]:
+    """Yield a dict that a forward pass fills with the outputs named like ``q.3``: [B, T, width], block from 0.
+
+    ``batch`` is (B, T); what a projection is applied to besides the tokens (DeBERTa's distances) is not kept, and of a
+    block that runs several times over (ALBERT's) the last is.
+    """
     caught: dict[str, Tensor] = {}
     handles = []
     try:
@@ -41,7 +47,7 @@ def capture(model: nn.Module, signature: Signature, names: Collection[str]) -> I
                 if module is None and wanted:
                     raise UserError(f"distillation: the model has no module {path!r} to read {wanted} from")
                 if module is not None and wanted:
-                    hook = partial(_keep, caught, path, parts, block, signature.head_size)
+                    hook = partial(_keep, caught, path, parts, block, signature.head_size, tuple(batch))
                     handles.append(module.register_forward_hook(hook))
         yield caught
     finally:
@@ -75,8 +81,18 @@ def find(model: nn.Module, path: str) -> nn.Module | None:
     return None
 
 
-def _keep(caught: dict[str, Tensor], path: str, parts: tuple[str, ...], block: int, head_size: int, *call: Any) -> None:
+def _keep(
+    caught: dict[str, Tensor],
+    path: str,
+    parts: tuple[str, ...],
+    block: int,
+    head_size: int,
+    batch: tuple[int, ...],
+    *call: Any,
+) -> None:
     output: Tensor = call[-1]
+    if tuple(output.shape[:-1]) != batch:
+        return
     if len(parts) == 1:
         caught[f"{parts[0]}.{block}"] = output
         return

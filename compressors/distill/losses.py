@@ -46,6 +46,12 @@ def span_cross_entropy(student: Tensor, teacher: Tensor, temperature: float, val
     return soft_cross_entropy(_over_places(student, valid), _over_places(teacher, valid), temperature)
 
 
+def direction_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """||u_S - u_T||^2 = 2 (1 - cos) of embeddings [B, D] scaled to length 1, mean over rows."""
+    student, teacher = F.normalize(student.float(), dim=-1), F.normalize(teacher.float(), dim=-1)
+    return (student - teacher).square().sum(-1).mean()
+
+
 def logit_mse(student: Tensor, target: Tensor) -> Tensor:
     """1/2 sum_k (z_S - z_T)^2, mean over rows (Mukherjee and Awadallah, XtremeDistil, section 3); [B] or [B, C].
 
@@ -61,6 +67,8 @@ def label_loss(logits: Tensor, labels: Tensor, *, problem: str, level: str, vali
 
     Logits [B, C], [B, T, C] or, at level ``span``, [B, T, 2] with labels [B, 2]. What has no label does not count.
     """
+    if problem == "language":  # few tokens of many words
+        logits, labels = logits[labels != IGNORED], labels[labels != IGNORED]
     logits = logits.float()
     if problem == "regression":
         return logit_mse(logits, labels)

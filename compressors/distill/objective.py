@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from compressors.distill import losses
-from compressors.distill.batches import Batch, Encoded
+from compressors.distill.batches import IGNORED, Batch, Encoded
 from compressors.distill.capture import capture
 from compressors.distill.evaluate import logits_of
 from compressors.distill.mixup import maybe_mixing
@@ -134,6 +134,7 @@ class Objective(nn.Module):
         self.problem, self.level = data.problem, data.level
         self.projection: nn.Linear | None = None
         self.depth = signature.layers if signature else 0
+        self.repeats = signature.repeats if signature else 1
         self.random = settings.layer_map == "random" and 0 < layers < self.depth
         self.layer_map = layer_map(layers, self.depth)
         if {"hidden", "representation"} & set(self.parts) and signature and hidden_size != signature.hidden_size:
@@ -161,13 +162,14 @@ class Objective(nn.Module):
         with ExitStack() as stack:
             stack.enter_context(maybe_mixing(student, self.signature, batch))
             if own and self.signature:
-                caught = stack.enter_context(capture(student, self.signature, own))
+                caught = stack.enter_context(capture(student, self.signature, own, batch.valid.shape))
             output = student(**batch.inputs, **extra)
+        logits = logits_of(output, batch.valid)
         inside = self.settings.intermediate_weight and set(INSIDE) & set(self.parts)
         outside = len(set(self.parts) - set(INSIDE)) > 0
-        loss = logits_of(output).new_zeros(()).float()
+        loss = logits.new_zeros(()).float()
         if outside:
-            loss = self._output_loss(logits_of(output), batch, teacher.get("logits"))
+            loss = self._output_loss(logits, batch, teacher.get("logits"))
         if inside:
             loss = loss + self.settings.intermediate_weight * self._intermediate(output, caught, batch.valid, teacher)
         return loss
@@ -187,7 +189,7 @@ class Objective(nn.Module):
             raise ValueError("the objective labels needs labelled data")
         loss = logits.new_zeros(())
         if target is not None:
-            loss = loss + (1 - weight if hard else 1) * self._soft(logits, target, batch.valid)
+            loss = loss + (1 - weight if hard else 1) * self._soft(*self._told(logits, target, batch))
         if hard and batch.labels is not None:
             found = self._hard(logits, batch.labels, batch)
             if batch.mix is not None:
@@ -195,6 +197,13 @@ class Objective(nn.Module):
                 found = share * found + (1 - share) * self._hard(logits, batch.labels[order], batch)
             loss = loss + (1 if target is None else weight) * found
         return loss
+
+    def _told(self, logits: Tensor, target: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the logits of both where something is to be told: of a language model, [words, V], else all."""
+        if self.problem != "language" or batch.labels is None:
+            return logits, target, batch.valid
+        places = batch.labels != IGNORED
+        return logits[places], target[places], batch.valid[places]
 
     def _hard(self, logits: Tensor, labels: Tensor, batch: Batch) -> Tensor:
         return losses.label_loss(logits, labels, problem=self.problem, level=self.level, valid=batch.valid)
@@ -206,6 +215,8 @@ class Objective(nn.Module):
             return losses.label_loss(logits, hard, problem=self.problem, level=self.level, valid=valid)
         if self.problem == "regression":
             return losses.logit_mse(logits, target)
+        if self.problem == "embedding":
+            return losses.direction_loss(logits, target)
         if self.problem == "multi-label":
             return losses.soft_binary_cross_entropy(logits, target, temperature)
         if self.level == "span":
@@ -220,7 +231,7 @@ class Objective(nn.Module):
             parts.append(self._representation(output, valid, teacher))
         elif "hidden" in self.parts:
             states = getattr(output, "hidden_states", None)
-            if states is None or len(states) != self.layers + 1:
+            if states is None or len(states) != self.layers * self.repeats + 1:
                 raise UserError(
                     f"plan: distillation.objective is {self.settings.objective!r}, but the student gives no hidden "
                     f"states of {self.layers} layers; allowed for it: labels, logits"
@@ -245,7 +256,7 @@ class Objective(nn.Module):
         return losses.hidden_mse(state, target, places)
 
     def _state(self, output: Any, layer: int) -> Tensor:
-        state: Tensor = output.hidden_states[layer]
+        state: Tensor = output.hidden_states[layer * self.repeats if layer > 0 else layer]
         return state if self.projection is None else self.projection(state)
 
     def _attention(

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from compressors.distill.batches import Batch, Encoded, collate
 from compressors.distill.capture import capture
-from compressors.distill.evaluate import by_length, logits_of
+from compressors.distill.evaluate import by_length, logits_of, mean_state
 from compressors.distill.mixup import maybe_mixing
 from compressors.distill.modes import evaluating
 from compressors.distill.precision import autocast, device_of
@@ -130,13 +130,15 @@ def teacher_outputs(
     pooled = [name for name in names if name.startswith("pooled.")]
     extra = {"output_hidden_states": True} if hidden or pooled else {}
     precision = autocast(device_of(teacher))
-    words = maybe_mixing(teacher, signature, batch)
-    with evaluating(teacher), torch.no_grad(), precision, words, capture(teacher, signature, hooked) as found:
+    words, catching = maybe_mixing(teacher, signature, batch), capture(teacher, signature, hooked, batch.valid.shape)
+    with evaluating(teacher), torch.no_grad(), precision, words, catching as found:
         output = teacher(**batch.inputs, **extra)
     outputs = {name: found[name].detach() for name in hooked}
-    outputs |= {name: output.hidden_states[int(name.split(".")[1])] for name in hidden}
-    outputs |= {name: _pooled(output.hidden_states[int(name.split(".")[1])], batch.valid) for name in pooled}
-    return outputs | ({"logits": logits_of(output)} if "logits" in names else {})
+    # a block that runs several times over puts out its state at the end of the last
+    states = {name: output.hidden_states[int(name.split(".")[1]) * signature.repeats] for name in (*hidden, *pooled)}
+    outputs |= {name: states[name] for name in hidden}
+    outputs |= {name: mean_state(states[name], batch.valid) for name in pooled}
+    return outputs | ({"logits": logits_of(output, batch.valid)} if "logits" in names else {})
 
 
 def len_of(name: str, data: Encoded) -> int:
@@ -146,12 +148,6 @@ def len_of(name: str, data: Encoded) -> int:
 
 def _per_example(name: str, data: Encoded) -> bool:
     return name.startswith("pooled.") or (name == "logits" and data.level == "sequence")
-
-
-def _pooled(states: Tensor, valid: Tensor) -> Tensor:
-    """Mean over valid tokens: [B, T, width] -> [B, width]."""
-    share = valid / valid.sum(1, keepdim=True)
-    return (states.float() * share[..., None]).sum(1)
 
 
 def _dtype(name: str) -> np.dtype[Any]:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from search.config.fill import preset_files
 from search.config.problems import Problem, unknown_word
 from search.config.root import Config
-from search.kinds import KINDS
+from search.kinds import KINDS, LEAST_ROOM, LEAST_WINDOW
 from spaces.domains import Choices, Domain, Fixed, Range, Scalar
 from spaces.errors import UserError
 from spaces.objectives import COSTS, METRICS, objective
@@ -23,6 +23,8 @@ def check(config: Config) -> Iterator[Problem]:
     yield from _teacher(config)
     yield from _data(config)
     yield from _columns(config)
+    yield from _windows(config)
+    yield from _untaught(config)
     yield from _metric(config)
     yield from _methods(config)
     yield from _student(config)
@@ -34,7 +36,8 @@ def check(config: Config) -> Iterator[Problem]:
 
 
 def _teacher(config: Config) -> Iterator[Problem]:
-    if config.teacher.model == BACKBONE and config.teacher.finetune is None:
+    untaught = config.task.kind == "sentence-embedding"
+    if config.teacher.model == BACKBONE and config.teacher.finetune is None and not untaught:
         yield Problem(
             ("teacher", "model"),
             f"{BACKBONE} is a backbone without a task head; add teacher.finetune, or name a fine-tuned model",
@@ -58,6 +61,35 @@ def _columns(config: Config) -> Iterator[Problem]:
         if role not in kind.columns:
             allowed = ", ".join(kind.columns)
             yield Problem(("task", "columns", role), f"{name!r}: {kind.name} has no such column; allowed: {allowed}")
+    if config.task.labels and not kind.names:
+        yield Problem(("task", "labels"), f"{kind.name} has no labels that could have names")
+
+
+def _windows(config: Config) -> Iterator[Problem]:
+    task, key = config.task, ("task", "stride")
+    if KINDS[task.kind].long != "windows":
+        if task.stride is not None:
+            yield Problem(key, f"{task.stride}: only question-answering reads long texts in windows")
+        return
+    if task.max_length < LEAST_WINDOW:
+        yield Problem(("task", "max_length"), f"{task.max_length} is not allowed: {task.kind} needs {LEAST_WINDOW}")
+    elif task.stride is not None and task.stride > task.max_length // 2 - LEAST_ROOM:
+        most = task.max_length // 2 - LEAST_ROOM
+        yield Problem(key, f"{task.stride} is not allowed: at most {most}, so that each window brings something new")
+
+
+def _untaught(config: Config) -> Iterator[Problem]:
+    """What cannot be learnt where there are no labels, or not by an LSTM."""
+    kind, lstm = KINDS[config.task.kind], config.space.student is not None
+    if kind.name == "sentence-embedding":
+        if config.teacher.finetune is not None:
+            yield Problem(("teacher", "finetune"), f"{kind.name} has no labels to fine-tune on; leave it out")
+        taught = _values(config.space.distillation.objective)
+        for name in [n for n in taught if n in ("labels", "teacher-labels")] if not lstm else ():
+            yield Problem(("space", "distillation", "objective"), f"{name!r} is not allowed: {kind.name} has no labels")
+    if lstm and (kind.target not in ("label", "tags")):
+        allowed = ", ".join(name for name, other in KINDS.items() if other.target in ("label", "tags"))
+        yield Problem(("space", "student"), f"an LSTM student is not built for {kind.name}; allowed: {allowed}")
 
 
 def _metric(config: Config) -> Iterator[Problem]:

@@ -120,5 +120,8 @@ def _change(raw: dict[str, Any], key: tuple[str, ...], change: Callable[[str], s
     section: Any = raw
     for name in key[:-1]:
         section = section.get(name) if isinstance(section, dict) else None
-    if isinstance(section, dict) and isinstance(section.get(key[-1]), str) and section[key[-1]]:
-        section[key[-1]] = change(section[key[-1]])
+    value = section.get(key[-1]) if isinstance(section, dict) else None
+    if isinstance(value, str) and value:
+        section[key[-1]] = change(value)
+    elif isinstance(value, list | tuple):
+        section[key[-1]] = [change(item) if isinstance(item, str) and item else item for item in value]

@@ -49,6 +49,13 @@ def _auto_or_count(value: object) -> int | Literal["auto"]:
     raise ValueError(f"{value!r} is not allowed: auto, or a whole number from 1")
 
 
+def _as_names(value: object) -> object:
+    """Return a mapping of names to names; YAML reads 0 as a number."""
+    if not isinstance(value, dict):
+        return value
+    return {str(old): new if isinstance(new, list | dict) else str(new) for old, new in value.items()}
+
+
 def _student(value: object) -> object:
     if value is None or value == "same":
         return None
@@ -81,6 +88,7 @@ LayerMap = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=LAYER
 Tracker: TypeAlias = Literal["wandb", "mlflow", "tensorboard"]
 MaskScores = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=MASK_SCORES)), _domain_text]
 Kind: TypeAlias = Literal["qkv", "attn_out", "ffn_in", "ffn_out", "embedding", "pooler"]
+Files: TypeAlias = str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None
 Names: TypeAlias = Annotated[tuple[str, ...], Field(strict=False)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 Count: TypeAlias = Annotated[int, Field(ge=1)]
@@ -116,11 +124,14 @@ class Teacher(Section):
 
 
 class Data(Sparing):
-    """Files by split, or a data set of the Hugging Face hub (``hub`` and, where it has several, ``name``)."""
+    """Files by split (one, several, or a pattern with ``*``), or a data set of the Hugging Face hub.
 
-    train: str | None = None
-    validation: str | None = None
-    test: str | None = None
+    The latter is ``hub`` and, where it has several, ``name``.
+    """
+
+    train: Files = None
+    validation: Files = None
+    test: Files = None
     hub: str | None = None
     name: str | None = None
 
@@ -133,17 +144,22 @@ class Columns(Sparing):
     label: str | None = None
     tokens: str | None = None
     tags: str | None = None
+    question: str | None = None
+    context: str | None = None
+    answers: str | None = None
 
 
 class Task(Section):
-    """What the model does, on which data, and how that is scored."""
+    """What the model does, on which data, and how that is scored; ``labels`` gives labels of the data new names."""
 
     kind: TaskKind
     data: Data
     columns: Columns = Columns()
+    labels: Annotated[dict[str, str], BeforeValidator(_as_names)] = Field(default_factory=dict)
     transfer: str | None = None
     metric: str = "accuracy"
     max_length: Annotated[int, Field(ge=4, le=8192)] = 64
+    stride: Count | None = None
 
 
 class Structure(Section):

@@ -17,11 +17,6 @@ class NotYet:
 
 
 NOT_YET = (
-    NotYet(
-        "task.kind",
-        lambda kind: kind in ("question-answering", "masked-lm", "causal-lm", "sentence-embedding"),
-        "this kind of task",
-    ),
     NotYet("latency", lambda target: isinstance(target, list), "a list of latency targets"),
     NotYet("latency.runtime", lambda runtime: runtime in ("onnxruntime", "onnxruntime-int8"), "this runtime"),
     NotYet("run.keep_checkpoints", lambda kept: kept == "all", "keeping all checkpoints"),

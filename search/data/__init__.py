@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from search.config.models import Task
-from search.data.columns import read_rows
+from search.data.columns import read_rows, renamed
 from search.data.labels import in_order, label_names, to_split
-from search.data.read import Table, read_file, read_hub, read_memory, save_memory
-from search.data.splits import overlaps, split_validation
+from search.data.lines import Lines
+from search.data.read import Table, read_files, read_hub, read_memory, save_memory
+from search.data.splits import overlaps, shared_contexts, split_validation
 from search.data.types import Labels, Split, TaskData
 from search.kinds import KINDS, Kind
 from spaces.errors import UserError
-from spaces.reading import read_text
 
 __all__ = ["Labels", "Split", "TaskData", "data_from", "load_data", "load_split", "save_memory"]
 
@@ -36,15 +36,15 @@ def data_from(task: Task, *, train: Any, validation: Any = None, test: Any = Non
     given = {"train": train, "validation": validation, "test": test}
     tables = {name: read_memory(value, name) for name, value in given.items() if value is not None}
     if isinstance(transfer, Sequence) and transfer and isinstance(transfer[0], str):
-        transfer = {str(_input_column(task)): list(transfer)}
+        transfer = {_input_column(task): list(transfer)}
     unlabelled = None if transfer is None else read_memory(transfer, "transfer")
     return _assemble(task, tables, unlabelled)
 
 
-def load_split(path: str | Path, task: Task, labels: Sequence[str]) -> Split:
-    """Return one labelled file as a split of a task whose ``labels`` are known, as for evaluating a trained model."""
+def load_split(path: str | Path | Sequence[str], task: Task, labels: Sequence[str]) -> Split:
+    """Return labelled files as a split of a task whose ``labels`` are known, as for evaluating a trained model."""
     kind = KINDS[task.kind]
-    return to_split(read_rows(read_file(path), kind, task.columns), kind, labels)
+    return to_split(renamed(read_rows(read_files(path), kind, task.columns), task.labels), kind, labels)
 
 
 def _tables(task: Task) -> dict[str, Table]:
@@ -55,7 +55,7 @@ def _tables(task: Task) -> dict[str, Table]:
             raise UserError(f"task.data.hub: {data.hub!r} has no split called train")
         return tables
     files = {"train": data.train, "validation": data.validation, "test": data.test}
-    return {name: read_file(path) for name, path in files.items() if path is not None}
+    return {name: read_files(path) for name, path in files.items() if path is not None}
 
 
 def _assemble(
@@ -63,7 +63,9 @@ def _assemble(
 ) -> TaskData:
     kind = KINDS[task.kind]
     rows = {
-        name: read_rows(table, kind, task.columns) for name, table in tables.items() if not _withheld(name, table, task)
+        name: renamed(read_rows(table, kind, task.columns), task.labels)
+        for name, table in tables.items()
+        if not _withheld(name, table, task)
     }
     labels, warnings = label_names(kind, rows["train"], [r for name, r in rows.items() if name != "train"])
     labels = in_order(labels, order)
@@ -74,7 +76,9 @@ def _assemble(
     if unlabelled is not None:
         transfer = read_rows(unlabelled, kind, task.columns, labelled=False)
         rows["transfer"], splits["transfer"] = transfer, to_split(transfer, kind, labels)
-    warnings += overlaps(splits["train"], {name: splits[name] for name in ("validation", "test") if name in splits})
+    others = {name: split for name, split in splits.items() if name in ("validation", "test")}
+    compare = shared_contexts if kind.target == "answers" else overlaps
+    warnings += compare(splits["train"], others)
     warnings += [f"{name}: {r.empty_texts} rows have no text" for name, r in rows.items() if r.empty_texts]
     return _task_data(kind, splits, labels, warnings)
 
@@ -94,22 +98,25 @@ def _task_data(kind: Kind, splits: Mapping[str, Split], labels: tuple[str, ...],
 
 def _withheld(name: str, table: Table, task: Task) -> bool:
     """Whether this is a hub's test split without labels, which is as good as none."""
-    if name != "test" or task.data.hub is None:
+    target = KINDS[task.kind].target
+    if name != "test" or task.data.hub is None or target not in ("label", "tags"):
         return False
-    values = table.columns.get(str(task.columns.label or task.columns.tags), ())
+    values = table.columns.get(str(getattr(task.columns, target)), ())
     return all(value in (None, -1) for value in values)
 
 
-def _input_column(task: Task) -> str | None:
-    return task.columns.tokens or task.columns.text
+def _input_column(task: Task) -> str:
+    kind = KINDS[task.kind]
+    if getattr(task.columns, kind.text_pair, None) is not None:
+        raise UserError("transfer: lines of text have no pairs; give a table with a column for each of the two texts")
+    return str(getattr(task.columns, kind.text))
 
 
 def _read_transfer(path: str, task: Task) -> Table:
-    """Return unlabelled rows: one text per line of a txt file, or the input columns of any other table."""
+    """Return unlabelled rows: one text per line of a txt file of any size, or the input columns of another table."""
     file = Path(path)
     if file.suffix.lower() != ".txt":
-        return read_file(file)
-    if task.columns.text_pair is not None:
+        return read_files(file)
+    if getattr(task.columns, KINDS[task.kind].text_pair) is not None:
         raise UserError(f"{file}: a txt file has no pairs; give task.transfer as csv, tsv, jsonl or parquet")
-    lines = read_text(file).split("\n")
-    return Table(str(file), {str(_input_column(task)): [line.strip() for line in lines if line.strip()]})
+    return Table(str(file), {_input_column(task): Lines(file)})

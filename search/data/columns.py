@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from search.config.models import Columns
+from search.data.answers import answers
+from search.data.lines import Lines
 from search.data.read import Table
+from search.data.types import Answers
 from search.kinds import Kind
 from spaces.errors import UserError, did_you_mean
 
-Targets: TypeAlias = list[str] | list[float] | list[list[str]]
+Targets: TypeAlias = list[str] | list[float] | list[list[str]] | list[Answers]
 SEPARATOR = "|"
 """Between the labels of one row in a csv or tsv cell of multi-label classification."""
 
@@ -21,8 +24,8 @@ class Rows:
     """The columns of a split as the user wrote them: labels are still words."""
 
     name: str
-    text: list[str] | None = None
-    text_pair: list[str] | None = None
+    text: Sequence[str] | None = None
+    text_pair: Sequence[str] | None = None
     tokens: list[list[str]] | None = None
     targets: Targets | None = None
     empty_texts: int = 0
@@ -32,15 +35,32 @@ def read_rows(table: Table, kind: Kind, columns: Columns, *, labelled: bool = Tr
     """Return the rows of ``table``; with ``labelled`` each needs a target. Raises UserError naming table and row."""
     if kind.name == "token-classification":
         return _token_rows(table, columns, labelled)
-    wanted = ["text"] + (["text_pair"] if columns.text_pair else [])
+    wanted = [role for role in (kind.text, kind.text_pair) if getattr(columns, role)]
     found = {role: _column(table, str(getattr(columns, role)), role) for role in wanted}
     _refuse_empty(table)
-    texts = {role: [_text(value) for value in values] for role, values in found.items()}
-    targets = _targets(table, kind, str(columns.label)) if labelled else None
-    empty = sum(not text.strip() for text in texts["text"])
+    text, pair, *_ = [*map(_texts, found.values()), None]
+    empty = 0 if isinstance(text, Lines) else sum(not line.strip() for line in text or ())
     if empty == len(table):
-        raise UserError(f"{table.name}: no row has a text in column {columns.text!r}")
-    return Rows(table.name, texts["text"], texts.get("text_pair"), None, targets, empty)
+        raise UserError(f"{table.name}: no row has a text in column {getattr(columns, kind.text)!r}")
+    if kind.target is None:
+        return Rows(table.name, text, empty_texts=empty)
+    targets: Targets | None = None
+    if labelled and kind.target == "answers":
+        given = _column(table, str(columns.answers), "answers")
+        rows = enumerate(zip(given, pair or (), strict=True), start=1)
+        targets = [answers(value, context, f"{table.name}: row {row}") for row, (value, context) in rows]
+    elif labelled:
+        targets = _targets(table, kind, str(columns.label))
+    return Rows(table.name, text, pair, None, targets, empty)
+
+
+def renamed(rows: Rows, names: Mapping[str, str]) -> Rows:
+    """Return ``rows`` with labels or tags called as ``names`` says; what it does not name keeps its name."""
+
+    def new(value: Any) -> Any:
+        return [new(item) for item in value] if isinstance(value, list) else names.get(value, value)
+
+    return replace(rows, targets=new(rows.targets)) if names and rows.targets is not None else rows
 
 
 def _token_rows(table: Table, columns: Columns, labelled: bool) -> Rows:
@@ -116,8 +136,9 @@ def _label_set(value: Any) -> list[str]:
     return [name for name in map(_label, items) if name]
 
 
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+def _texts(values: Sequence[Any]) -> Sequence[str]:
+    """Return texts; the lines of a file stay where they are."""
+    return values if isinstance(values, Lines) else ["" if value is None else str(value) for value in values]
 
 
 def _words(value: Any, table: Table, row: int, role: str) -> list[str]:

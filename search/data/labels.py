@@ -21,8 +21,9 @@ def label_names(kind: Kind, train: Rows, others: Sequence[Rows]) -> tuple[tuple[
     Classes come from train alone: one that only others have can never be predicted, and raises UserError. Tags that
     only others have are kept with a warning, since single rare tags are common there.
     """
-    if kind.name == "regression":
-        _refuse_constant(train)
+    if not kind.names:
+        if kind.name == "regression":
+            _refuse_constant(train)
         return (), []
     names = _distinct(train)
     if kind.name == "token-classification":
@@ -66,7 +67,7 @@ def to_split(rows: Rows, kind: Kind, labels: Sequence[str]) -> Split:
 
 
 def _numbers(rows: Rows, kind: Kind, labels: Sequence[str]) -> Labels | None:
-    if rows.targets is None or kind.name == "regression":
+    if rows.targets is None or not kind.names:
         return cast("Labels | None", rows.targets)
     _refuse_unseen(rows, set(labels))
     number = {name: index for index, name in enumerate(labels)}

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from spaces.reading import parse_json
 if TYPE_CHECKING:
     import pandas as pd
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,50 @@ class Table:
         return len(next(iter(self.columns.values()), ()))
 
 
-def read_file(path: str | Path) -> Table:
-    """Return the table in a csv, tsv, jsonl or parquet file; csv and tsv cells are text, empty ones ``""``.
+def read_files(paths: str | Path | Sequence[str]) -> Table:
+    """Return the rows of one file, or of several in their order: a list, or a pattern such as ``part-*.csv``.
 
-    Raises UserError for a missing file, an unknown suffix, bytes that are not UTF-8, or rows that do not parse.
+    Raises UserError where a pattern fits no file, or the files have different columns.
+    """
+    files = [paths] if isinstance(paths, str | Path) else list(paths)
+    found = [file for path in files for file in _matching(Path(path))]
+    tables = [read_file(file) for file in found]
+    first = tables[0]
+    for table in tables[1:]:
+        if set(table.columns) != set(first.columns):
+            raise UserError(
+                f"{table.name}: the columns are {', '.join(table.columns)}, and those of {first.name} "
+                f"{', '.join(first.columns)}; files of one split need the same"
+            )
+    if len(tables) == 1:
+        return first
+    joined = {name: [value for table in tables for value in table.columns[name]] for name in first.columns}
+    return Table(f"{first.name} and {len(tables) - 1} more", joined)
+
+
+def _matching(path: Path) -> list[Path]:
+    """Return the files that a path stands for, sorted; a file whose own name has a star is just that file."""
+    if path.exists() or not set("*?[") & set(path.name):
+        return [path]
+    files = sorted(path.parent.glob(path.name)) if path.parent.is_dir() else []
+    if not files:
+        raise UserError(f"{path}: no file has such a name")
+    return files
+
+
+def read_file(path: str | Path) -> Table:
+    """Return the table in a csv, tsv, jsonl, parquet or arrow file, or in a folder that ``datasets`` saved.
+
+    Cells of csv and tsv are text, empty ones ``""``. Raises UserError for a missing file, an unknown suffix, bytes that
+    are not UTF-8, or rows that do not parse.
     """
     file = Path(path)
+    if os.path.isdir(file):
+        return _read_folder(file)
     if not os.path.isfile(file):  # False also for a name that is too long
         near = f"; the folder has {', '.join(_siblings(file))}" if _siblings(file) else ""
         raise UserError(f"{file}: there is no such file{near}")
-    readers = {".csv": _read_delimited, ".tsv": _read_delimited, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
-    reader = readers.get(file.suffix.lower())
+    reader = _READERS.get(file.suffix.lower())
     if reader is None:
         raise UserError(f"{file}: {file.suffix or 'no suffix'!r} is not known; allowed: {', '.join(SUFFIXES)}")
     try:
@@ -138,6 +171,43 @@ def _read_parquet(file: Path) -> Table:
     from analysis.reading import read_parquet
 
     return _from_frame(read_parquet(file), str(file))
+
+
+def _read_arrow(file: Path) -> Table:
+    """Return the table in an arrow file, as stream or as file: ``datasets`` writes the one, others the other."""
+    import pyarrow as pa
+
+    for opened in (pa.ipc.open_stream, pa.ipc.open_file):
+        try:
+            with pa.memory_map(str(file)) as source, opened(source) as reader:
+                found = reader.read_all().to_pydict()
+                return Table(str(file), {name: _plain(values) for name, values in found.items()})
+        except pa.ArrowInvalid as error:
+            reason = str(error)
+    raise UserError(f"{file}: this is not an arrow file: {reason}")
+
+
+def _read_folder(folder: Path) -> Table:
+    """Return the data set that ``Dataset.save_to_disk`` wrote, with the names of its classes."""
+    import datasets
+
+    inside = ", ".join(sorted(p.name for p in folder.iterdir() if (p / "state.json").is_file()))
+    if not (folder / "state.json").is_file():
+        hint = f"; it holds the data sets {inside}: name one of them" if inside else ""
+        raise UserError(f"{folder}: this folder is no data set that datasets saved{hint}")
+    try:
+        return _from_dataset(datasets.load_from_disk(str(folder)), str(folder))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: the data set cannot be loaded: {str(error).splitlines()[0]}") from None
+
+
+_READERS: dict[str, Callable[[Path], Table]] = {
+    ".csv": _read_delimited,
+    ".tsv": _read_delimited,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+    ".arrow": _read_arrow,
+}
 
 
 def _from_rows(rows: Sequence[Mapping[str, Any]], name: str) -> Table:

@@ -46,11 +46,21 @@ def overlaps(train: Split, others: Mapping[str, Split]) -> list[str]:
     ]
 
 
+def shared_contexts(train: Split, others: Mapping[str, Split]) -> list[str]:
+    """Return a warning for each split with questions on contexts of train: what is asked of them was partly learnt."""
+    known, found = set(train.documents()), []
+    for name, split in others.items():
+        count = sum(key in known for key in split.documents())
+        if count:
+            found.append(f"{count} of {len(split)} {name} questions are on contexts that also stand in train")
+    return found
+
+
 def _strata(train: Split) -> dict[int, dict[str, list[int]]]:
-    """Return rows by class, then by text; a text belongs to the class of its first row."""
+    """Return rows by class, then by text (questions by their context); a text has the class of its first row."""
     home: dict[str, int] = {}
     strata: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for row, key in enumerate(train.row_keys()):
+    for row, key in enumerate(train.documents()):
         label = train.labels[row] if train.labels is not None else 0
         stratum = home.setdefault(key, label if isinstance(label, int) else 0)
         strata[stratum][key].append(row)

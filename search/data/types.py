@@ -8,16 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-Labels: TypeAlias = list[int] | list[float] | list[list[int]]
-"""By kind: a class per row, a number per row, 0/1 per label and row, or a tag per word and row."""
+Answers: TypeAlias = dict[str, list[Any]]
+"""The answers to one question: ``text``, and ``answer_start``, their first characters in the context."""
+
+Labels: TypeAlias = list[int] | list[float] | list[list[int]] | list[Answers]
+"""By kind: a class per row, a number per row, 0/1 per label and row, a tag per word and row, or a row's answers."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of one split as columns: ``text`` (with ``text_pair``) or ``tokens``, and ``labels`` where there are any."""
+    """Rows of one split as columns: ``text`` (with ``text_pair``) or ``tokens``, and ``labels`` where there are any.
 
-    text: list[str] | None = None
-    text_pair: list[str] | None = None
+    For question answering the text is the question and its pair the context.
+    """
+
+    text: Sequence[str] | None = None
+    text_pair: Sequence[str] | None = None
     tokens: list[list[str]] | None = None
     labels: Labels | None = None
 
@@ -38,6 +44,12 @@ class Split:
             return None if column is None else [column[row] for row in rows]
 
         return Split(pick(self.text), pick(self.text_pair), pick(self.tokens), pick(self.labels))
+
+    def documents(self) -> list[str]:
+        """Return a text per row that is equal for rows from one source: the context of questions, else the input."""
+        if self.text_pair is not None and self.labels and isinstance(self.labels[0], dict):
+            return [context.strip().casefold() for context in self.text_pair]
+        return self.row_keys()
 
     def row_keys(self) -> list[str]:
         """Return a text per row that is equal for rows with equal inputs, whatever their case and outer spaces."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     from compressors.distill.batches import Encoded
@@ -13,6 +15,11 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 """The label of tokens that count neither in the loss nor in the metric: special tokens and all but a word's first."""
+
+PORTION = 8192
+"""Texts that are tokenised at a time."""
+
+Ids: TypeAlias = npt.NDArray[np.int32]
 
 _PROBLEMS = {"multi_label_classification": "multi-label", "regression": "regression"}
 
@@ -28,16 +35,32 @@ def encode_texts(
     """Return texts or pairs of texts as token ids; of a pair, the longer side is truncated first."""
     from compressors.distill.batches import Encoded
 
-    pairs = None if text_pair is None else list(text_pair)
-    batch = tokenizer(list(text), pairs, **_options(tokenizer, max_length))
-    segments = batch.get("token_type_ids") if pairs is not None else None
+    problem = (
+        "embedding"
+        if kind.name == "sentence-embedding"
+        else str(_PROBLEMS.get(str(kind.problem_type), "classification"))
+    )
+    ids: list[Ids] = []
+    segments: list[Ids] = []
+    for first, second in _portions(text, text_pair):
+        batch = tokenizer(first, second, **_options(tokenizer, max_length))
+        ids += _arrays(batch["input_ids"])
+        if second is not None and "token_type_ids" in batch:
+            segments += _arrays(batch["token_type_ids"])
     return Encoded(
-        _arrays(batch["input_ids"]),
-        None if segments is None else _arrays(segments),
+        tuple(ids),
+        tuple(segments) or None,
         None if labels is None else np.asarray(labels, np.float32 if kind.problem_type in _PROBLEMS else np.int64),
-        problem=_PROBLEMS.get(str(kind.problem_type), "classification"),
+        problem=problem,
         pad_id=tokenizer.pad_token_id or 0,
     )
+
+
+def _portions(text: Iterable[str], pair: Iterable[str] | None) -> Iterator[tuple[list[str], list[str] | None]]:
+    """Yield the texts, and what they are paired with, in portions: a file of any size is tokenised as it is read."""
+    first, second = iter(text), iter(pair or ())
+    while some := list(islice(first, PORTION)):
+        yield some, None if pair is None else list(islice(second, PORTION))
 
 
 def encode_words(
@@ -65,7 +88,7 @@ def _options(tokenizer: Any, max_length: int) -> dict[str, Any]:
     return {"truncation": True, "max_length": longest, "padding": False, "return_attention_mask": False}
 
 
-def _arrays(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray[Any, np.dtype[np.int32]], ...]:
+def _arrays(rows: Sequence[Sequence[int]]) -> tuple[Ids, ...]:
     return tuple(np.asarray(row, np.int32) for row in rows)
 
 

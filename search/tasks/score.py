@@ -1,4 +1,4 @@
-"""Metrics of a model's outputs with their standard errors. All are maximised and stored as fractions.
+"""Metrics of a model's outputs with their standard errors, stored as fractions; perplexity as it is.
 
 Every metric here is a function of sums over rows, so that a bootstrap sample is a vector of row weights. Accuracy has
 the closed form sqrt(p (1 - p) / n); the others take the standard deviation of 200 samples with a fixed seed.
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from search.tasks.encode import IGNORED
 from search.tasks.entities import entities
+from search.tasks.questions import Questions
+from search.tasks.spans import exact_match, f1, read_answers
 
 Array: TypeAlias = NDArray[Any]
 Floats: TypeAlias = NDArray[np.float64]
@@ -22,6 +24,11 @@ Logits: TypeAlias = Array | Sequence[Array]
 Formula: TypeAlias = Callable[[Array], float]
 
 RESAMPLES = 200
+
+LANGUAGE = ("masked-lm", "causal-lm")
+
+LARGEST_LOSS = 700.0
+"""Beyond it the perplexity is no number any more."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,14 @@ class Score:
     per_example: Floats | None = None
 
 
-def score(kind: str, metric: str, names: Sequence[str], logits: Logits, labels: Sequence[Any]) -> Score:
+def score(kind: str, metric: str, names: Sequence[str], logits: Logits, labels: Any) -> Score:
     """Return the metric of ``logits`` against ``labels``; see ``TaskSpec.score`` for the shapes."""
+    if kind == "question-answering":
+        return _score_answers(metric, logits, labels)
+    if kind in LANGUAGE:
+        return _score_words(metric, logits, labels)
+    if kind == "sentence-embedding":
+        return _mean(_cosines(logits, labels))
     if kind == "token-classification":
         return _score_tags(metric, names, logits, labels)
     if kind == "regression":
@@ -44,8 +57,17 @@ def score(kind: str, metric: str, names: Sequence[str], logits: Logits, labels: 
     return _score_classes(metric, np.asarray(logits).argmax(-1), np.asarray(labels, int), len(names))
 
 
-def chance(kind: str, metric: str, classes: int, labels: Sequence[Any]) -> float:
-    """Return the metric of the best answer that ignores the input; 0 for correlations and entities."""
+def chance(kind: str, metric: str, classes: int, labels: Any) -> float:
+    """Return the metric of the best answer that ignores the input; 0 for correlations and entities.
+
+    For questions that answer is none; for language models the frequencies of the words that are to be told.
+    """
+    if kind == "question-answering":
+        return float(np.mean([not found["text"] for found in labels.answers]))
+    if kind == "sentence-embedding":
+        return float(np.linalg.norm(_unit(labels).mean(0)))
+    if kind in LANGUAGE:
+        return _chance_words(metric, labels)
     if metric in ("matthews", "pearson", "spearman", "seqeval_f1"):
         return 0.0
     if kind == "multi-label-classification":
@@ -58,8 +80,15 @@ def chance(kind: str, metric: str, classes: int, labels: Sequence[Any]) -> float
     return share if metric == "accuracy" else _all_positive(share) / np.count_nonzero(counts)
 
 
-def agreement(kind: str, logits: Logits, others: Logits, labels: Sequence[Any]) -> float:
-    """Return the share of equal predictions, or the correlation, cut at 0, for regression."""
+def agreement(kind: str, logits: Logits, others: Logits, labels: Any) -> float:
+    """Return the share of equal predictions; the correlation for regression and the cosine of embeddings, cut at 0."""
+    if kind == "question-answering":
+        pairs = zip(read_answers(logits, labels), read_answers(others, labels), strict=True)
+        return float(np.mean([ours == theirs for ours, theirs in pairs]))
+    if kind in LANGUAGE:
+        return float(np.mean(np.concatenate(list(logits))[:, 1] == np.concatenate(list(others))[:, 1]))
+    if kind == "sentence-embedding":
+        return max(float(np.mean(_cosines(logits, others))), 0.0)
     if kind == "regression":
         ours, theirs = (np.asarray(x, float).reshape(-1) for x in (logits, others))
         return max(_correlation(_moments(ours, theirs).sum(0)), 0.0)
@@ -67,8 +96,8 @@ def agreement(kind: str, logits: Logits, others: Logits, labels: Sequence[Any]) 
         return float(np.mean((np.asarray(logits) > 0) == (np.asarray(others) > 0)))
     if kind != "token-classification":
         return float(np.mean(np.asarray(logits).argmax(-1) == np.asarray(others).argmax(-1)))
-    pairs = zip(_tag_rows(logits, labels), _tag_rows(others, labels), strict=True)
-    return float(np.mean(np.concatenate([ours == theirs for (ours, _), (theirs, _) in pairs])))
+    tags = zip(_tag_rows(logits, labels), _tag_rows(others, labels), strict=True)
+    return float(np.mean(np.concatenate([ours == theirs for (ours, _), (theirs, _) in tags])))
 
 
 def _score_classes(metric: str, predicted: Array, true: Array, classes: int) -> Score:
@@ -108,6 +137,32 @@ def _score_tags(metric: str, names: Sequence[str], logits: Logits, labels: Seque
     return _bootstrap(np.array(counts), _f1_of_counts)
 
 
+def _score_answers(metric: str, logits: Logits, questions: Questions) -> Score:
+    compare = f1 if metric == "squad_f1" else exact_match
+    read = zip(read_answers(logits, questions), questions.answers, strict=True)
+    return _mean(np.array([compare(text, found["text"]) for text, found in read]))
+
+
+def _score_words(metric: str, answers: Logits, labels: Sequence[Array]) -> Score:
+    """Perplexity is the exponential of the mean loss over all words that are to be told."""
+    rows = []
+    for told, true in zip(answers, labels, strict=True):
+        words = np.asarray(true)[np.asarray(true) != IGNORED]
+        rows.append([float(told[:, 0].sum()), float((told[:, 1] == words).sum()), float(len(words))])
+    if metric == "accuracy":
+        return _bootstrap(np.array(rows), lambda sums: float(sums[1] / max(sums[2], 1.0)))
+    return _bootstrap(np.array(rows), lambda sums: float(np.exp(min(sums[0] / max(sums[2], 1.0), LARGEST_LOSS))))
+
+
+def _cosines(ours: Logits, theirs: Logits) -> Floats:
+    return np.asarray((_unit(ours) * _unit(theirs)).sum(-1))
+
+
+def _unit(vectors: Logits) -> Floats:
+    rows = np.asarray(vectors, float)
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12))
+
+
 def _tag_rows(logits: Logits, labels: Sequence[Any]) -> list[tuple[Array, Array]]:
     """Return (predicted, true) tags of the words that count, by row."""
     rows = []
@@ -119,9 +174,9 @@ def _tag_rows(logits: Logits, labels: Sequence[Any]) -> list[tuple[Array, Array]
 
 
 def _mean(correct: Array) -> Score:
+    """Return the mean of values by row with its standard error, sqrt(p (1 - p) / n) where each is 0 or 1."""
     values = correct.astype(float)
-    p = float(values.mean())
-    return Score(p, float(np.sqrt(p * (1 - p) / len(values))), values)
+    return Score(float(values.mean()), float(values.std() / np.sqrt(len(values))), values)
 
 
 def _bootstrap(rows: Floats, formula: Formula) -> Score:
@@ -183,6 +238,12 @@ def _ranks(values: Floats) -> Floats:
 def _all_positive(share: float) -> float:
     """F1 of calling every row positive when ``share`` of them is."""
     return float(2 * share / (1 + share))
+
+
+def _chance_words(metric: str, labels: Sequence[Array]) -> float:
+    flat = np.concatenate([np.asarray(row) for row in labels])
+    shares = np.unique(flat[flat != IGNORED], return_counts=True)[1] / np.count_nonzero(flat != IGNORED)
+    return float(shares.max()) if metric == "accuracy" else float(np.exp(-(shares * np.log(shares)).sum()))
 
 
 def _chance_sets(metric: str, true: Array) -> float:

@@ -31,6 +31,8 @@ ROLES = {
     "modernbert": {"Wqkv": "qkv", "attn.Wo": "attn_out", "Wi": "ffn_in", "mlp.Wo": "ffn_out"},
     "llama": {"q_proj": "qkv", "k_proj": "qkv", "o_proj": "attn_out", "gate_proj": "ffn_in", "up_proj": "ffn_in",
               "down_proj": "ffn_out", "score": "head"},
+    "deberta": {"query_proj": "qkv", "key_proj": "qkv", "value_proj": "qkv", "attention.output.dense": "attn_out",
+                "intermediate.dense": "ffn_in", "rel_embeddings": "position", "pooler.dense": "pooler"},
 }  # fmt: skip
 
 

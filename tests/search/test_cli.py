@@ -229,7 +229,7 @@ def test_check_says_data_and_forecast(cli: Cli, config: Path, monkeypatch: pytes
         ("task.data.train=tarin.csv", "no such file"),
         ("task.columns.label=lable", "no column 'lable'"),
         ("task.metric=acuracy", "did you mean 'accuracy'?"),
-        ("task.kind=masked-lm", "not supported yet"),
+        ("task.kind=masked-ml", "task.kind"),
     ],
 )
 def test_mistakes_are_one_sentence_with_exit_code_2(

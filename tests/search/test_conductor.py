@@ -13,9 +13,9 @@ import pytest
 from optuna.trial import TrialState
 
 from search.conductor import Conductor, Order
-from search.guide import Guide
 from search.journal import STUDY, Journal
-from search.sampling import make_sampler
+from search.proposing.guide import Guide
+from search.proposing.sampling import make_sampler
 from search.stopper import FrontStopper
 from search.store import RunStore
 from search.trial import STATE_FILE, RungReport

@@ -187,7 +187,6 @@ def test_an_alias_to_itself_is_refused(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        (BASE.replace("kind: text-classification", "kind: question-answering"), "task.kind"),
         (BASE + "latency: [{runtime: torch}]\n", "latency"),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from search.config import Config
 from search.confirm import FILE, Repeat, confirm_once, repeats, spread_evenly
-from search.neighbours import plan_at
+from search.proposing.neighbours import plan_at
 from search.store import RunStore
 from search.worker import WorkSpec, workspace_of
 from search.workspace import make_space

@@ -14,7 +14,7 @@ from search.conductor import Conductor
 from search.config import Config
 from search.journal import Journal
 from search.launch import run_search
-from search.sampling import make_sampler, seed_after
+from search.proposing.sampling import make_sampler, seed_after
 from search.stopper import FrontStopper
 from search.store import RunStore
 from search.trial import RungReport

@@ -14,8 +14,8 @@ from compressors.distill.trainer import Budget
 from compressors.saving import load, weights_bytes
 from search.config import Config
 from search.forecast import forecast
-from search.neighbours import neighbour, plan_at
-from search.sampling import allocated, van_der_corput
+from search.proposing.neighbours import neighbour, plan_at
+from search.proposing.sampling import allocated, van_der_corput
 from search.trial import run_trial
 from search.workspace import Workspace, make_space, open_workspace
 from spaces.cost import cost

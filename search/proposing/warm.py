@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.config.fill import WARM_PRESET
 from search.orders import Proposal, Propose, Seen
-from search.warm_fit import misfit, taught_here
+from search.proposing.warm_fit import misfit, taught_here
 from spaces.errors import UserError
 from spaces.plan import Plan
 
@@ -154,8 +154,8 @@ def preset_plans(
     All else is as in ``config``. Raises UserError where the space cannot be, such as under a limit on the size.
     """
     from search.config import config_from
-    from search.neighbours import plan_at
-    from search.sampling import allocated
+    from search.proposing.neighbours import plan_at
+    from search.proposing.sampling import allocated
     from search.workspace import make_space
 
     raw = config.resolved() | {"space": {"preset": name}}

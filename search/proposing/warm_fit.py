@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields
 
-from search.sampling import nearest_setting
+from search.proposing.sampling import nearest_setting
 from spaces.cost import cost
 from spaces.lstm_space import LstmSpace
 from spaces.plan import Distillation, Plan

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.moves import crossed, resized, spread, swapped
-from search.neighbours import proposal_at
+from search.proposing.moves import crossed, resized, spread, swapped
+from search.proposing.neighbours import proposal_at
 from spaces.lstm_space import LstmSpace
 from spaces.space import Space
-from tests.search.test_neighbours import lstm_space, small_space
+from tests.search.proposing.test_neighbours import lstm_space, small_space
 
 SPACES = {"matrices": small_space(), "lstm": lstm_space(30e6)}
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from sklearn.gaussian_process import GaussianProcessRegressor
 
-    from search.features import Floats
+    from search.proposing.features import Floats
 
 KNEE = 0.03
 """Below this share of the way from the best to the worst, differences count as they are; above it their ratios do."""

@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.samplers import RandomSampler
 
-from search.thrifty import Thrifty
+from search.proposing.thrifty import Thrifty
 
 
 class Spy(RandomSampler):

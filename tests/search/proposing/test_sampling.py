@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.neighbours import plan_at
-from search.sampling import (
+from search.proposing.neighbours import plan_at
+from search.proposing.sampling import (
     LSTM_LEARNING_RATE,
     allocated,
     good_learning_rate,

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.improvement import Staircase
-from search.surrogate import WEIGHTS, Surrogate, Warp
+from search.proposing.improvement import Staircase
+from search.proposing.surrogate import WEIGHTS, Surrogate, Warp
 
 ONE = np.array([1.0])
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.front import Reference
-from search.warm import FILE, WarmFirst, read_or_find, seen_of
+from search.proposing.warm import FILE, WarmFirst, read_or_find, seen_of
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from search.config import Config
-    from search.guide import Guide
     from search.orders import Propose
+    from search.proposing.guide import Guide
     from search.store import RunStore
     from spaces.lstm_space import LstmSpace
     from spaces.objectives import Objective
@@ -49,7 +49,7 @@ def make_guide(
     config: Config, space: Space | LstmSpace, objectives: Sequence[Objective], info: Mapping[str, Any]
 ) -> Guide:
     """Return the guide of a search."""
-    from search.guide import Guide
+    from search.proposing.guide import Guide
 
     reference = Reference.from_json(info["hypervolume"])
     metric = next(o.name for o in objectives if not o.is_cost)

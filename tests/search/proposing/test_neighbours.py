@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.neighbours import neighbour
+from search.proposing.neighbours import neighbour
 from spaces.cost import cost
 from spaces.curves import Curves
 from spaces.domains import Choices, Fixed, Range

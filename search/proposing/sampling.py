@@ -48,7 +48,7 @@ def make_sampler(name: str, seed: int, trials: int) -> optuna.samplers.BaseSampl
     """Return the Optuna sampler of that name; ``guided`` falls back on TPE where its proposal is refused."""
     import optuna
 
-    from search.thrifty import Thrifty
+    from search.proposing.thrifty import Thrifty
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from search.neighbours import moved_settings, neighbouring, other_method
-from search.sampling import allocated
+from search.proposing.neighbours import moved_settings, neighbouring, other_method
+from search.proposing.sampling import allocated
 from spaces.coordinates import MAX_TILT
 from spaces.lstm_space import LstmSpace
 from spaces.space import Space

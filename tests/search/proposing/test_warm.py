@@ -13,17 +13,17 @@ import yaml
 from search.conductor import Conductor
 from search.config import Config, config_from
 from search.journal import Journal
-from search.neighbours import plan_at
 from search.orders import Seen
-from search.sampling import make_sampler
+from search.proposing.neighbours import plan_at
+from search.proposing.sampling import make_sampler
+from search.proposing.warm import WarmFirst, WarmStart, check_sources, find_warm_start, read_or_find, seen_of
 from search.stopper import FrontStopper
 from search.store import RunStore
 from search.trial import RungReport
-from search.warm import WarmFirst, WarmStart, check_sources, find_warm_start, read_or_find, seen_of
 from spaces.errors import UserError
 from spaces.objectives import objective
 from spaces.plan import Choice, Plan, Student
-from tests.search.test_guide import SIGNATURE, WHOLE, guide_of, outcome, space
+from tests.search.proposing.test_guide import SIGNATURE, WHOLE, guide_of, outcome, space
 
 NAMES = ["accuracy", "size_mb", "latency_ms"]
 INFO: dict[str, Any] = {

@@ -1,0 +1,179 @@
+"""One small search for every task: teacher, the best student near it, and half the encoder, in one table.
+
+    python benchmarks/tasks.py DATA [--only squad,stsb] [--runs runs/tasks] [--out benchmarks/results/tasks.jsonl]
+
+DATA holds a folder for each set of ``SETS``, with train, validation and test as csv or jsonl; sets that are not there
+are left out. Every cell is an ordinary config: ``paredown search``, then ``paredown plan --keep 0.5`` and ``paredown
+train --as-trial`` for half the encoder. Data sets are cut to the rows that stand here, chosen by the hash of a row. A
+search that was interrupted goes on, and cells that the output file holds are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+POINT = 0.01
+HALF = 0.5
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A set, what is asked of it, and at what scale; ``rows`` are the most of train, validation and test."""
+
+    folder: str
+    kind: str
+    metric: str
+    rows: tuple[int, int, int]
+    max_length: int = 64
+    columns: dict[str, str] = field(default_factory=dict)
+    model: str = "minilm"
+    epochs: float = 2.0
+    trials: int = 6
+    steps: int = 150
+    batch: int = 32
+
+
+SETS = {
+    "trec6": Cell("trec6", "text-classification", "accuracy", (4931, 521, 500)),
+    "stsb": Cell(
+        "stsb", "regression", "spearman", (5749, 750, 750), columns={"text_pair": "text_pair"}, max_length=96, epochs=1
+    ),
+    "qnli": Cell("qnli_dev_resplit", "text-pair-classification", "accuracy", (3694, 355, 700), max_length=96),
+    "snips": Cell("snips_slots", "token-classification", "seqeval_f1", (5000, 700, 700)),
+    "wikiann": Cell("wikiann_en", "token-classification", "seqeval_f1", (6000, 700, 1000)),
+    "squad": Cell("squadshifts_new_wiki", "question-answering", "squad_f1", (1500, 150, 300), max_length=128, batch=16),
+    "embedding": Cell("trec6", "sentence-embedding", "cosine", (4931, 521, 500), epochs=0),
+}
+"""Cells by name."""
+
+
+def main() -> None:
+    """Run what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--runs", type=Path, default=Path("runs/tasks"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/tasks.jsonl"))
+    arguments = parser.parse_args()
+    rows = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
+    for name, cell in missing(arguments, {row["name"] for row in rows}):
+        row = {"name": name, **run_cell(name, cell, arguments.data, arguments.runs.absolute())}
+        rows.append(row)
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        with arguments.out.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+    print(table(rows))
+
+
+def missing(arguments: argparse.Namespace, done: set[str]) -> Iterator[tuple[str, Cell]]:
+    """Yield the cells that are asked for, have data, and have no row yet."""
+    only = arguments.only.split(",") if arguments.only else list(SETS)
+    for name in only:
+        if name not in done and (arguments.data / SETS[name].folder).is_dir():
+            yield name, SETS[name]
+
+
+def run_cell(name: str, cell: Cell, data: Path, runs: Path) -> dict[str, Any]:
+    """Search, and train half the encoder; return the row of the table."""
+    from search.config import config_from
+    from search.launch import run_search
+    from search.oneshot import make_plan
+    from search.train import train_recipe
+
+    folder = runs / name
+    config = config_from(values_of(cell, subset(cell, data, folder / "data"), folder / "run"))
+    run = run_search(config)
+    recipe = make_plan(
+        config, keep=HALF, size_mb=None, method="lowrank", allocator="marginal", init="fisher-whitened"
+    ).save(folder / "half.yaml")
+    half = train_recipe(recipe, folder / "half", as_trial=True).achieved
+    return {**facts_of(run, cell), "half": {key: half[key] for key in half if cell.metric in key or key == "size_mb"}}
+
+
+def values_of(cell: Cell, files: dict[str, str], folder: Path) -> dict[str, Any]:
+    """Return the config of a cell as plain values."""
+    teacher: dict[str, Any] = {"model": cell.model}
+    if cell.epochs:
+        teacher["finetune"] = {"num_train_epochs": cell.epochs, "learning_rate": 1e-4}
+    task = {"kind": cell.kind, "data": files, "metric": cell.metric, "max_length": cell.max_length}
+    return {
+        "teacher": teacher,
+        "task": {**task, "columns": cell.columns},
+        "search": {"trials": cell.trials, "seed": 0, "max_concurrent": 1},
+        "fidelity": {"max_steps": cell.steps, "per_device_train_batch_size": cell.batch},
+        "latency": {"sequence_length": 32},
+        "run": {"dir": str(folder)},
+    }
+
+
+def subset(cell: Cell, data: Path, folder: Path) -> dict[str, str]:
+    """Write the rows of a cell as jsonl and return the files by split; rows are chosen by their hash."""
+    from search.data.read import read_file, save_memory
+
+    files = {}
+    for split, most in zip(("train", "validation", "test"), cell.rows, strict=True):
+        source = next(file for file in sorted((data / cell.folder).iterdir()) if file.stem == split)
+        columns = read_file(source).columns
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        rows.sort(key=lambda row: hashlib.sha256(json.dumps(row).encode()).digest())
+        folder.mkdir(parents=True, exist_ok=True)
+        files[split] = str(save_memory(rows[:most], folder / f"{split}.jsonl"))
+    return files
+
+
+def facts_of(run: Any, cell: Cell) -> dict[str, Any]:
+    """Return the teacher's value, and the smallest front point within a point of it, else the best one."""
+    metric, teacher, front = cell.metric, run.teacher_values, run.front()
+    near = front[front[metric] >= teacher[metric] - POINT]
+    chosen = near.loc[near["size_mb"].idxmin()] if len(near) else front.loc[front[metric].idxmax()]
+    names = [metric, f"{metric}_se", f"test.{metric}", f"test.{metric}_se", "size_mb", "latency_ratio", "agreement"]
+    return {
+        "kind": cell.kind,
+        "model": cell.model,
+        "metric": metric,
+        "teacher": {name: teacher[name] for name in (metric, f"{metric}_se", "size_mb")},
+        "student": {name: float(chosen[name]) for name in names if name in chosen},
+        "within_a_point": len(near) > 0,
+        "trials": len(run.trials),
+        "seconds": float(run.trials["seconds"].sum()),
+        "host": run.info.get("host"),
+        "rows": {name: part["rows"] for name, part in run.info.get("data", {}).items()},
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the table as Markdown; intervals are 1.96 standard errors."""
+    lines = [
+        "| set | task | metric | teacher | student | size | latency | half the encoder |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        metric, teacher, student, half = row["metric"], row["teacher"], row["student"], row["half"]
+        mark = "" if row["within_a_point"] else " (the best; none within a point)"
+        cells = [
+            row["name"],
+            row["kind"],
+            metric,
+            interval(teacher, metric),
+            interval(student, metric) + mark,
+            f"{student['size_mb'] / teacher['size_mb']:.2f}",
+            f"{student['latency_ratio']:.2f}",
+            f"{half[metric] / teacher[metric]:.3f} of the teacher's",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def interval(values: dict[str, float], metric: str) -> str:
+    """Return a value with its 95 % interval."""
+    return f"{values[metric]:.3f} ± {1.96 * values[f'{metric}_se']:.3f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Model families, by structure: groups are found, costs are exact, and a student is trained, saved and loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
+
+from compressors.api import compress
+from compressors.calibration import calibrate
+from compressors.distill.batches import Encoded, collate
+from compressors.distill.targets import prepare_targets
+from compressors.distill.trainer import Budget, distil
+from compressors.modeling_paredown import ParedownPreTrainedModel
+from compressors.saving import load, save_student, weights_bytes
+from compressors.signature import signature_of
+from spaces.cost import cost, teacher_cost
+from spaces.errors import UserError
+from spaces.groups import find_groups, find_ungrouped
+from spaces.plan import Distillation, Student
+from spaces.signature import Signature
+
+BLOCK_KINDS = ("qkv", "attn_out", "ffn_in", "ffn_out")
+CASES = [
+    ("bert", "MaskedLM"),
+    ("roberta", "SequenceClassification"),
+    ("xlm-roberta", "TokenClassification"),
+    ("distilbert", "QuestionAnswering"),
+    ("electra", "SequenceClassification"),
+    ("albert", "SequenceClassification"),
+    ("albert", "MaskedLM"),
+    ("mpnet", "none"),
+    ("deberta", "SequenceClassification"),
+    ("deberta", "MaskedLM"),
+    ("modernbert", "MaskedLM"),
+    ("gpt2", "CausalLM"),
+    ("llama", "CausalLM"),
+    ("qwen", "CausalLM"),
+    ("qwen", "SequenceClassification"),
+    ("t5", "TokenClassification"),
+    ("gpt-neox", "SequenceClassification"),
+    ("nomic", "MaskedLM"),
+]
+Maker = Callable[..., PreTrainedModel]
+Drawer = Callable[..., Student]
+
+
+@pytest.fixture(params=CASES, ids=["-".join(case) for case in CASES])
+def teacher(request: pytest.FixtureRequest, make_teacher: Maker) -> PreTrainedModel:
+    return make_teacher(*request.param)
+
+
+def rows_of(teacher: PreTrainedModel, seed: int = 0) -> Encoded:
+    """Return texts of 3 to 12 words with labels as the teacher's task has them."""
+    rng = np.random.default_rng(seed)
+    ids = tuple(rng.integers(5, 119, rng.integers(3, 13)).astype(np.int32) for _ in range(12))
+    name = type(teacher).__name__
+    if name.endswith(("MaskedLM", "CausalLM", "LMHeadModel")):
+        return Encoded(ids, labels=ids, level="token", problem="language")
+    if name.endswith("TokenClassification"):
+        return Encoded(ids, labels=tuple(row % 2 for row in ids), level="token")
+    if name.endswith("QuestionAnswering"):
+        return Encoded(ids, labels=np.tile([0, 1], (12, 1)), level="span")
+    return Encoded(ids, labels=np.zeros(12, np.int64), problem="" if "For" in name else "embedding")
+
+
+def test_every_matrix_of_a_block_has_its_group_and_nothing_is_left_over(teacher: PreTrainedModel) -> None:
+    signature = signature_of(teacher)
+    kinds = Counter(group.kind for group in find_groups(signature))
+    blocks = 1 if signature.model_type == "albert" else 2
+    assert signature.layers == blocks
+    assert {kind: kinds[kind] for kind in BLOCK_KINDS} == dict.fromkeys(BLOCK_KINDS, blocks)
+    assert kinds["embedding"] == 1
+    assert find_ungrouped(signature).sentence() == ""
+
+
+@pytest.mark.parametrize("tokens", [8, 16])
+def test_flops_are_those_that_torch_counts(teacher: PreTrainedModel, tokens: int) -> None:
+    ids = torch.arange(5, 5 + tokens)[None]
+    eager = type(teacher)._from_config(teacher.config, attn_implementation="eager").eval()  # type: ignore[no-untyped-call]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        eager(input_ids=ids, attention_mask=torch.ones_like(ids))
+    # decoders run their small head on every token, and read the last one's answer
+    assert teacher_cost(signature_of(teacher), sequence_length=tokens).flops == pytest.approx(
+        counter.get_total_flops(), rel=0.006
+    )
+
+
+@pytest.mark.parametrize("objective", ["logits+hidden+attention", "relations"])
+def test_a_student_is_compressed_trained_saved_and_loaded(
+    teacher: PreTrainedModel, random_student: Drawer, tmp_path: Path, objective: str
+) -> None:
+    signature, rows = signature_of(teacher), rows_of(teacher)
+    plan = random_student(signature, seed=3)
+    student = compress(teacher, plan)
+    settings = Distillation(objective, learning_rate=1e-3)
+    targets = prepare_targets(
+        rows, names_of(settings, signature, rows), None, teacher=lambda: teacher, signature=signature
+    )
+    before = [p.detach().clone() for p in student.parameters()]
+    result = distil(student, rows, targets, settings, Budget(3, (1.0,), 4), seed=0)
+    assert np.isfinite(result.loss_curve).all()
+    assert sum(not torch.equal(a, b) for a, b in zip(before, student.parameters(), strict=True)) > len(before) / 2
+    save_student(student, tmp_path / "student")
+    assert weights_bytes(tmp_path / "student") == cost(plan, signature, sequence_length=8).file_bytes
+    again = load(tmp_path / "student")
+    for ours, theirs in zip(outputs(student, rows), outputs(again, rows), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+
+
+def names_of(settings: Distillation, signature: Signature, rows: Encoded) -> tuple[str, ...]:
+    from compressors.distill.objective import needed_for
+
+    return needed_for(settings, signature.layers, signature.layers, rows.level)
+
+
+def outputs(model: ParedownPreTrainedModel, rows: Encoded) -> list[torch.Tensor]:
+    batch = collate(rows, np.arange(4))
+    with torch.no_grad():
+        return [value for value in model.eval()(**batch.inputs).values() if isinstance(value, torch.Tensor)]
+
+
+def test_every_matrix_that_a_plan_may_compress_is_calibrated(teacher: PreTrainedModel) -> None:
+    signature, rows = signature_of(teacher), rows_of(teacher)
+    calibration = calibrate(teacher, [collate(rows, np.arange(12)).inputs], seed=0, bf16=False)
+    for group in find_groups(signature):
+        for module in group.modules if group.kind != "pooler" else ():  # embeddings are read before it
+            assert calibration.uses(module.path) > 0, module.path
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_a_model_with_encoder_and_decoder_is_refused_in_a_sentence(family: str, make_teacher: Maker) -> None:
+    teacher = make_teacher(family, "none")
+    with pytest.raises(UserError, match="has two stacks of blocks"):
+        compress(teacher, Student.of(signature_of(teacher).hash, {}))
+
+
+def test_an_unknown_architecture_is_compressed_matrix_by_matrix_and_says_what_has_no_group(
+    make_teacher: Maker, random_student: Drawer, tmp_path: Path
+) -> None:
+    teacher = make_teacher("funnel", "TokenClassification")
+    signature, rows = signature_of(teacher), rows_of(teacher)
+    said = find_ungrouped(signature).sentence()
+    assert "of the weights stay as they are" in said
+    student = compress(teacher, random_student(signature, seed=1))
+    result = distil(student, rows, None, Distillation("labels"), Budget(2, (1.0,), 4), seed=0)
+    assert np.isfinite(result.loss_curve).all()
+    save_student(student, tmp_path / "student")
+    for ours, theirs in zip(outputs(student, rows), outputs(load(tmp_path / "student"), rows), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+
+
+def test_repeated_blocks_are_stored_once_and_run_twice(make_teacher: Maker) -> None:
+    twice, once = (signature_of(make_teacher("albert", num_hidden_layers=2 * n, num_hidden_groups=1)) for n in (2, 1))
+    assert (twice.repeats, once.repeats) == (4, 2)
+    a, b = (teacher_cost(signature, sequence_length=8) for signature in (twice, once))
+    assert a.params == b.params
+    assert a.flops_linear > 1.9 * b.flops_linear
+    assert Signature.from_json(twice.to_json()) == twice
+    assert "repeats" not in signature_of(make_teacher("bert")).as_dict()
