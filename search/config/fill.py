@@ -109,7 +109,7 @@ def _absolute(text: str, base: Path) -> Path:
         path = Path(text).expanduser()
     except RuntimeError:  # the home of a user who does not exist: a file of that name, which is then missing
         path = Path(text)
-    return path if path.is_absolute() else (base / path).absolute()
+    return path if path.is_absolute() else Path(os.path.abspath(base / path))
 
 
 def _is_path(text: str, base: Path) -> bool:

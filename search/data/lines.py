@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ class Lines(Sequence[str]):
     """
 
     def __init__(self, file: Path) -> None:
+        if not os.path.isfile(file):
+            raise UserError(f"{file}: there is no such file")
         self.file, self.starts = file, array("q")
         place = 0
         try:

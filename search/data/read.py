@@ -54,7 +54,7 @@ def read_files(paths: str | Path | Sequence[str]) -> Table:
 
 def _matching(path: Path) -> list[Path]:
     """Return the files that a path stands for, sorted; a file whose own name has a star is just that file."""
-    if path.exists() or not set("*?[") & set(path.name):
+    if os.path.exists(path) or not set("*?[") & set(path.name):  # a name that is too long is no error here
         return [path]
     files = sorted(path.parent.glob(path.name)) if path.parent.is_dir() else []
     if not files:

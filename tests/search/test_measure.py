@@ -75,7 +75,7 @@ def test_what_cannot_be_measured_is_one_sentence(trained: Path, tmp_path: Path) 
         measure(trained, runtime="tensorrt")
     with pytest.raises(UserError, match="--device gpu"):
         measure(trained, device="gpu")
-    with pytest.raises(UserError, match="not on this machine"):
+    with pytest.raises(UserError, match="is not seen here"):
         measure(trained, device="cuda:7")
     with pytest.raises(UserError, match="measured on the CPU"):
         measure(trained, device="cuda", runtime="onnxruntime")

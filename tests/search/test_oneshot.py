@@ -87,7 +87,7 @@ def test_the_recipe_names_teacher_data_and_budgets(configure: Configure, tmp_pat
     assert set(recipe.task["hashes"]) == {"train", "validation", "test"}
     budget = {"max_steps": 12, "rungs": [0.5, 1.0], "per_device_train_batch_size": 32}
     assert recipe.trial == {**budget, "seed": 3, "threads": 2}
-    assert recipe.final == {"num_train_epochs": 2.0}
+    assert recipe.final == {"num_train_epochs": 2.0, "early_stopping_patience": 3}
     assert recipe.made_by["keep"] == 0.5
     assert recipe.made_by["plan"] == recipe.plan.hash
     assert {"torch", "transformers"} <= set(recipe.versions)
