@@ -180,7 +180,7 @@ def test_init_looks_at_data_and_teacher_and_says_what_it_found(
     assert "400 rows with the columns text, label; 3 labels" in out
     config = load_config(file)
     assert Path(str(config.task.data.test)).resolve() == Path(task_data["test"]).resolve()
-    assert config.teacher.model == str(backbone)
+    assert Path(config.teacher.model).resolve() == backbone.resolve()
     assert "# What was looked at:" in file.read_text()
     assert cli("init", tmp_path / "b.yaml", "--teacher", backbone)[0] == 2
     values = json.loads(cli("init", tmp_path / "c.yaml", "--data", task_data["train"], "--json")[1])
