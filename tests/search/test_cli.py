@@ -179,8 +179,8 @@ def test_init_looks_at_data_and_teacher_and_says_what_it_found(
     assert code == 0
     assert "400 rows with the columns text, label; 3 labels" in out
     config = load_config(file)
-    assert config.task.data.test == task_data["test"]
-    assert config.teacher.model == str(backbone)
+    assert Path(str(config.task.data.test)).resolve() == Path(task_data["test"]).resolve()
+    assert Path(config.teacher.model).resolve() == backbone.resolve()
     assert "# What was looked at:" in file.read_text()
     assert cli("init", tmp_path / "b.yaml", "--teacher", backbone)[0] == 2
     values = json.loads(cli("init", tmp_path / "c.yaml", "--data", task_data["train"], "--json")[1])
