@@ -16,6 +16,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from analysis.words import number
 from compressors.distill.batches import Encoded
 from compressors.saving import load, weights_bytes
 from search.config import Config
@@ -80,7 +81,7 @@ def test_the_model_card_has_a_readable_header_and_the_measured_results(trained: 
     assert "trust_remote_code=True" in text
     assert "paredown.load" in text
     assert str(backbone.parent) not in text
-    low, high = (f"{achieved[f'latency_ms_{decile}']:.3g}" for decile in ("p10", "p90"))
+    low, high = (number(achieved[f"latency_ms_{decile}"]) for decile in ("p10", "p90"))
     assert f"({low} to {high})" in text
 
 
