@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis import words
-from spaces.errors import UserError
+from spaces.recipe import write_text
 
 if TYPE_CHECKING:
     from analysis.run import Run
@@ -24,14 +24,7 @@ SCRIPTS = ("page.js", "figures.js", "plan.js", "tables.js", "report.js")
 def write_report(run: Run, out: str | os.PathLike[str]) -> Path:
     """Write the report of ``run`` to ``out`` in one step and return its path; raises UserError where it cannot."""
     file = Path(out)
-    text = render(run)
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
-    except OSError as error:
-        raise UserError(f"{file}: cannot be written ({error.strerror})") from error
+    write_text(file, render(run))
     return file
 
 
