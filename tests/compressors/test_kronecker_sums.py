@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from compressors import kronecker_sums
 from compressors.closed_forms import Target, low_rank
 from compressors.kronecker_sums import RIDGE, Split, kronecker_sum, nearest_kronecker, refined_kronecker
 
@@ -159,3 +160,13 @@ def test_alternation_leaves_an_exact_sum_and_weights_of_zero_alone() -> None:
     assert torch.allclose(kronecker_sum(*refined_kronecker(exact, a, b)), exact.weight, atol=1e-5)
     nothing = Target(normal(4, 12, 6), rows=torch.zeros(12, dtype=torch.float64), columns=moment(3, 6))
     assert all(torch.isfinite(factor).all() for factor in refined_kronecker(nothing, a, b))
+
+
+@pytest.mark.parametrize(("m1", "n1"), [(24, 2), (6, 4)])
+def test_alternation_in_half_precision_leaves_the_same_error(m1: int, n1: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, errors = weighted(5, 24, 36), []
+    for half in (False, True):
+        monkeypatch.setattr(kronecker_sums, "has_bfloat16", lambda device, half=half: half)
+        found = refined_kronecker(target, *started(target, m1, n1, 4))
+        errors.append(target.error(kronecker_sum(*found)))
+    assert errors[1] == pytest.approx(errors[0], rel=0.01)
