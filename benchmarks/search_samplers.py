@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 TABLES = Path("benchmarks/results/search")
 TRIALS = {"GP": 48, "GP, explicit": 48, "guided": 60, "turns": 60}
 """How many trials an arm has, others 120: more take hours (GP) or are not asked for."""
-STOPPED_TRIALS, NEAR = 60, 0.95
+STOPPED_TRIALS = 60
 
 
 def main() -> None:
@@ -44,6 +44,7 @@ def main() -> None:
     table.add_argument("--rows", type=int, default=160)
     table.add_argument("--lines", type=Path, help="where rows go one by one; default: beside the table")
     replayed.add_argument("--seeds", type=int, default=5)
+    replayed.add_argument("--moasha", type=Path, help="an interpreter that has Syne Tune: see search_moasha.py")
     replayed.add_argument("--only", help="arms, separated by semicolons")
     report.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
@@ -79,7 +80,7 @@ def world_of(tables: Path, name: str) -> World:
 def replay(arguments: argparse.Namespace) -> None:
     """Replay the arms and write one JSON line for each arm and seed; what is there is not replayed again."""
     import optuna
-    from search_arms import ABLATIONS, ARMS, STOPPING
+    from search_arms import ABLATIONS, ARMS, STOPPING, moasha
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     world = world_of(arguments.tables, arguments.name)
@@ -87,7 +88,8 @@ def replay(arguments: argparse.Namespace) -> None:
     print(json.dumps(world.check(), indent=1))
     only = arguments.only.split(";") if arguments.only else None
     done = {(r["part"], r["arm"], r["seed"]) for r in read(file)}
-    jobs: list[tuple[str, str, Arm, int]] = [("arms", n, a, TRIALS.get(n, 120)) for n, a in ARMS.items()]
+    arms = ARMS | ({"MOASHA, explicit": moasha(arguments.moasha)} if arguments.moasha else {})
+    jobs: list[tuple[str, str, Arm, int]] = [("arms", n, a, TRIALS.get(n, 120)) for n, a in arms.items()]
     jobs += [("ablation", n, a, 60) for n, a in ABLATIONS.items()]
     for name, (plain, stopping) in STOPPING.items():
         jobs += [
