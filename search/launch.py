@@ -187,6 +187,7 @@ def make_conductor(config: Config, store: RunStore, objectives: list[Objective],
         config.latency.sequence_length,
         config.constraints,
         max_steps=config.fidelity.max_steps,
+        keep_all=config.run.keep_checkpoints == "all",
         propose=propose,
         known=known,
     )
