@@ -27,7 +27,7 @@ from typing import Any
 
 from soak_readers import READERS, Reader
 
-BATCH = 1000
+BATCH = 5000
 LIMIT_S = 20
 LIMIT_MB = 2000
 LONGEST = 2000
@@ -119,8 +119,7 @@ def attempt(reader: Reader, name: str, number: int) -> tuple[str, str]:
     from spaces.errors import UserError
 
     rng = random.Random(f"{name}-{number}")
-    for old in reader.place.iterdir():
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    _clear(reader.place)
     reader.make(rng)
     signal.signal(signal.SIGALRM, _too_long)
     signal.alarm(LIMIT_S)
@@ -180,11 +179,17 @@ def _warm(reader: Reader) -> None:
     from spaces.errors import UserError
 
     for number in range(20):
+        _clear(reader.place)
         try:
             reader.make(random.Random(number))
             reader.read(random.Random(number))
         except UserError:
             continue
+
+
+def _clear(place: Path) -> None:
+    for old in place.iterdir():
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 def _keep(place: Path, value: dict[str, Any]) -> None:

@@ -41,7 +41,10 @@ def _texts(rng: random.Random, value: Any, text: bytes, others: list[bytes], dum
 
 
 def _yaml(value: Any) -> str:
-    return yaml.safe_dump(value, allow_unicode=True, sort_keys=False)
+    try:  # half of an input's time goes into writing it in Python
+        return yaml.dump(value, Dumper=yaml.CSafeDumper, allow_unicode=True, sort_keys=False)
+    except UnicodeEncodeError:
+        return yaml.safe_dump(value, allow_unicode=True, sort_keys=False)
 
 
 class ConfigReader(Reader):
@@ -235,22 +238,30 @@ class RunReader(Reader):
         return (self.place / "table").read_bytes()
 
     def read(self, rng: random.Random) -> None:
-        from analysis.pick import NothingFits
         from analysis.run import Run
         from analysis.tables import front_table, plan_table, status
 
         run = Run(self.place / "run")
-        if rng.random() < 0.1:
+        _ = run.trials, run.config, run.signature, run.rungs, run.importance, run.baselines
+        if rng.random() < 0.08:
             status(run)
-            _ = run.baselines, run.rungs, run.importance, front_table(run)
+            front_table(run)
+        if rng.random() < 0.3:
+            self._pick(rng, run)
+        else:
+            plan_table(run.plan(rng.randrange(5)), run.signature)
+        if rng.random() < 0.003:
+            run.report(self.place / "report.html")
+
+    def _pick(self, rng: random.Random, run: Any) -> None:
+        from analysis.pick import NothingFits
+
         try:
             found = run.pick(**rng.choice(({"max_drop": 5.0}, {"knee": True}, {"max_size_mb": 0.08}, {"trial": 1})))
         except NothingFits:
             return
-        found.recipe().save(self.place / "recipe.yaml")
-        plan_table(run.plan(found.trial), run.signature)
-        if rng.random() < 0.003:
-            run.report(self.place / "report.html")
+        if rng.random() < 0.5:
+            found.recipe().save(self.place / "recipe.yaml")
 
 
 def _lines(rows: Any) -> str:

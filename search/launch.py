@@ -141,7 +141,7 @@ def _run(config: Config, conductor: Conductor, work: WorkSpec, console: Console,
     deadline = time.time() + limit if limit is not None else None
     cpu, gpu = config.resources.cpu, config.resources.gpu
     with halt, Screen(conductor, console) as screen:
-        pool = Pool(cpu, gpu, max_concurrent(config), deadline)
+        pool = Pool(cpu, gpu, max_concurrent(config), deadline, config.resources.stall_s)
         run_trials(conductor, work, pool, screen, halt, config.track)
         screen()
     console.print(conductor_summary(conductor), highlight=False)
@@ -198,7 +198,15 @@ def _work(config: Config, store: RunStore, quiet_ms: float | None, teacher: str 
     threads = max(1, int(config.resources.cpu))
     files = driver_files(store.folder / "ray")
     return WorkSpec(
-        config.to_yaml(), str(cache_folder()), quiet_ms, threads, limits, teacher, config.resources.gpu, files
+        config.to_yaml(),
+        str(cache_folder()),
+        quiet_ms,
+        threads,
+        limits,
+        teacher,
+        config.resources.gpu,
+        files,
+        config.resources.stall_s,
     )
 
 

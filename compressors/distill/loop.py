@@ -22,6 +22,7 @@ from compressors.distill.precision import autocast, device_of
 from compressors.distill.schedule import DECAY_RATIO, WARMUP_RATIO, multiplier
 from compressors.forms.base import Mix
 from compressors.forms.factors import mixed
+from compressors.pulse import beat
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 """What AdamW keeps for each parameter."""
@@ -103,6 +104,7 @@ class Loop:
         first = self.step
         for compute in losses:
             self._one_step(compute)
+            beat()
             if self.step % self._look_every == 0 or self.step == until:
                 self._raise_unless_finite(first)
                 first = self.step

@@ -280,10 +280,11 @@ class Latency(Section):
 
 
 class Resources(Section):
-    """What one trial occupies."""
+    """What one trial occupies, and how many seconds it may show no sign of life before it is given up (None: ever)."""
 
     cpu: Positive = 1
     gpu: Annotated[float, Field(ge=0)] = 0
+    stall_s: Positive | None = 1800
 
 
 class Run(Section):
