@@ -67,12 +67,13 @@ def make_table(arguments: argparse.Namespace) -> None:
 
 def world_of(tables: Path, name: str) -> World:
     """Return the world of a committed table."""
-    from search_replay import World, load_table
+    from search_replay import World, load_facts
     from search_table import config_of
 
     from search.workspace import make_space
 
-    table, facts, signature, curves = load_table(tables, name)
+    table = pd.read_parquet(tables / f"{name}.parquet")
+    facts, signature, curves = load_facts(tables, name)
     space = make_space(config_of(name, Path()), signature, curves)
     return World(table, facts, space)  # type: ignore[arg-type]
 
