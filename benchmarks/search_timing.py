@@ -52,7 +52,7 @@ def timed(tables: Path, name: str, sampler: str, trials: int) -> dict[str, Any]:
             if order is None:
                 break
             suggesting.append(suggested - began)
-            most = max(most, len(conductor.study.trials[-1].params))
+            most = max(most, len(conductor.study.get_trials(deepcopy=False)[-1].params))
             columns = made_up(conductor, order.plan, rng)
             began = time.process_time()
             conductor.finish(order.trial, "COMPLETE", columns)
