@@ -48,6 +48,9 @@ class Module:
         return f"{self.path}.weight"
 
 
+MOST_REPEATS = 10_000
+
+
 @dataclass(frozen=True)
 class Signature:
     """All that groups, costs and coordinates need to know of a teacher.
@@ -113,6 +116,14 @@ class Signature:
     def from_json(cls, text: str) -> Signature:
         """Inverse of ``to_json``."""
         return cls.from_dict(parse_json(text, "signature"))
+
+    @classmethod
+    def read(cls, file: Path) -> Signature:
+        """Return the signature in a run's file; raises UserError, which names the file, where there is none."""
+        try:
+            return cls.from_dict(read_mapping(file))
+        except UserError as error:
+            raise error if str(error).startswith(str(file)) else UserError(f"{file}: {error}") from None
 
 
 def make_signature(
@@ -182,10 +193,11 @@ def _check_types(signature: Signature) -> None:
     sizes = [signature.hidden_size, signature.layers, signature.heads, signature.head_size]
     sizes += [signature.intermediate_size, signature.vocab_size]
     sizes += [side for m in signature.modules for side in m.shape] + [s for t in signature.tensors for s in t.shape]
-    texts += [t.name for t in signature.tensors]
+    texts += [word for t in signature.tensors for word in (t.name, t.dtype)]
     right = all(isinstance(text, str) for text in texts) and all(type(n) is int and 0 <= n < 2**53 for n in sizes)
     right &= all(isinstance(m.bias, bool) and len(m.shape) == 2 for m in signature.modules)
     right &= all(isinstance(m.tie, str | None) and isinstance(m.block, int | None) for m in signature.modules)
+    right &= type(signature.repeats) is int and 1 <= signature.repeats <= MOST_REPEATS
     if not right or any(t.dtype not in BYTES for t in signature.tensors):
         raise UserError("signature: this is none: a name, size, shape or dtype in it is no such thing")
 

@@ -140,10 +140,16 @@ def _say_forecast(config: Config, data: TaskData) -> None:
 
     for warning in data.warnings:
         say(f"warning: {warning}")
+    from search.disk import check_room
     from search.place import folder_of
 
-    if not (folder_of(config.run.dir) / "run.json").exists():
-        say_rows(forecast(config).rows())
+    folder = folder_of(config.run.dir)
+    if not (folder / "run.json").exists():
+        found = forecast(config)
+        say_rows(found.rows())
+        tight = check_room(folder, found.disk_mb)
+        if tight:
+            say(f"warning: {tight}")
 
 
 def plan(

@@ -134,6 +134,9 @@ def _read_delimited(file: Path) -> Table:
 
     tab = file.suffix.lower() == ".tsv"
     quoting: Any = csv.QUOTE_NONE if tab else csv.QUOTE_MINIMAL
+    with file.open(encoding="utf-8-sig", newline="") as stream:  # pandas gives the second of a name another one
+        header = csv.reader(stream, delimiter="\t" if tab else ",", quoting=quoting)
+        _refuse_twice(next(header, []), str(file))
     with warnings.catch_warnings():
         # pandas only warns when a row has more cells than the header, and would drop or shift them
         warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -216,7 +219,14 @@ def _from_rows(rows: Sequence[Mapping[str, Any]], name: str) -> Table:
 
 
 def _from_frame(frame: pd.DataFrame, name: str) -> Table:
+    _refuse_twice([str(column) for column in frame.columns], name)
     return Table(name, {str(column): _plain(frame[column]) for column in frame.columns})
+
+
+def _refuse_twice(columns: Sequence[str], name: str) -> None:
+    twice = next((column for column in columns if columns.count(column) > 1), None)
+    if twice is not None:
+        raise UserError(f"{name}: two columns are called {twice!r}; rename one")
 
 
 def _from_dataset(dataset: Any, name: str) -> Table:
