@@ -12,6 +12,7 @@ from typing import Any
 
 from spaces.canonical import canonical_json, short_hash
 from spaces.errors import UserError
+from spaces.model_config import read_model_config
 from spaces.reading import parse_json, read_mapping
 from spaces.roles import find_roles, natural_key
 from spaces.tensors import BYTES, TensorSpec, read_header
@@ -179,7 +180,7 @@ def read_signature(folder: Path) -> Signature:
     Raises UserError when either file is missing or not what it should be.
     """
     try:
-        config = read_mapping(folder / "config.json")
+        config = read_model_config(folder)
         tensors = read_header(folder / "model.safetensors")
     except UserError as error:
         raise UserError(f"{folder}: not a model folder with config.json and model.safetensors ({error})") from error

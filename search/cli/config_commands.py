@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from contextlib import nullcontext, redirect_stdout
 from enum import StrEnum
@@ -172,7 +173,7 @@ def plan(
         raise UserError("plan: give either --keep or --size-mb")
     if keep is not None and not 0 < keep <= 1:
         raise UserError(f"--keep {keep:g}: allowed: above 0, at most 1")
-    if size_mb is not None and not size_mb > 0:
+    if size_mb is not None and not 0 < size_mb < math.inf:
         raise UserError(f"--size-mb {size_mb:g}: allowed: above 0")
     methods.get(method)
     loaded = load_config(config, overrides or [])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spaces.errors import UserError
+from spaces.errors import UserError, one_line
 from spaces.reading import parse_json
 
 if TYPE_CHECKING:
@@ -200,8 +200,8 @@ def _read_folder(folder: Path) -> Table:
         raise UserError(f"{folder}: this folder is no data set that datasets saved{hint}")
     try:
         return _from_dataset(datasets.load_from_disk(str(folder)), str(folder))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: the data set cannot be loaded: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # datasets takes its files for its own, and raises whatever they lead to
+        raise UserError(f"{folder}: the data set cannot be loaded ({one_line(str(error))})") from error
 
 
 _READERS: dict[str, Callable[[Path], Table]] = {

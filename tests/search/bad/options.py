@@ -39,11 +39,71 @@ def _finished(place: str) -> Change:
     return change
 
 
+def _saved(content: str) -> Change:
+    """Return a change that makes a folder that looks like a saved data set."""
+
+    def change(project: Project) -> None:
+        (project.folder / "saved").mkdir()
+        for name in ("state.json", "dataset_info.json"):
+            (project.folder / "saved" / name).write_text(content)
+        sets("config.yaml", "task.data.train", "saved")(project)
+
+    return change
+
+
 def _export(*words: str) -> tuple[str, ...]:
     return ("export", "run", "--knee", *words)
 
 
+def _digits(name: str, keys: str) -> Change:
+    """Return a change that sets one key to a whole number of 400 digits, which no float can hold."""
+
+    def change(project: Project) -> None:
+        sets(name, keys, 123454321)(project)
+        file = project.folder / name
+        file.write_text(file.read_text().replace("123454321", "9" * 400))
+
+    return change
+
+
 OPTIONS = (
+    Case(
+        "a rate of 400 digits",
+        _digits("config.yaml", "space.distillation.learning_rate"),
+        CHECK,
+        ("config.yaml:", "a number of 400 digits; at most 308"),
+    ),
+    Case(
+        "a metric of 400 digits",
+        _digits("run/run.json", "teacher.metrics.accuracy"),
+        ("status", "run"),
+        ("run.json: not JSON (a number of 400 digits)",),
+    ),
+    Case(
+        "a model with a billion layers",
+        sets("model/config.json", "base.num_hidden_layers", 10**9),
+        ("evaluate", "model"),
+        ("num_hidden_layers is 1,000,000,000; at most 1,000 are built",),
+    ),
+    Case(
+        "a teacher with a billion layers",
+        sets("teacher/config.json", "num_hidden_layers", 10**9),
+        CHECK,
+        ("num_hidden_layers is 1,000,000,000; at most 1,000 are built",),
+    ),
+    Case(
+        "a teacher whose labels have no numbers",
+        sets("teacher/config.json", "id2label", {"x": "y"}),
+        CHECK,
+        ("id2label is {'x': 'y'}; expected names by number",),
+    ),
+    Case(
+        "a teacher whose architecture is a number",
+        sets("teacher/config.json", "architectures", 5),
+        CHECK,
+        ("architectures is 5; expected a list of names",),
+    ),
+    Case("a data set that datasets did not save", _saved("[]"), CHECK, ("saved: the data set cannot be loaded",)),
     key("task.data.train", [], "task.data.train: [] is not allowed: a text, or a list"),
     key("task.data.train", [["a"]], "task.data.train: [['a']] is not allowed: a text, or a list"),
     key("search.warm_start", [1], "search.warm_start: [1] is not allowed: a text, or a list"),
