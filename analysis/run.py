@@ -102,10 +102,7 @@ class Run:
         file = self.path / "signature.json"
         if not file.is_file():
             raise UserError(f"{file}: missing, so sizes and groups of plans cannot be told")
-        try:
-            return Signature.from_dict(read_mapping(file))
-        except UserError as error:
-            raise UserError(f"{file}: {error}") from error
+        return Signature.read(file)
 
     @cached_property
     def rungs(self) -> pd.DataFrame:

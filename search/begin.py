@@ -152,7 +152,7 @@ def make_conductor(config: Config, store: RunStore, objectives: list[Objective],
     from search.workspace import make_space
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    signature = Signature.from_json((store.folder / "signature.json").read_text(encoding="utf-8"))
+    signature = Signature.read(store.folder / "signature.json")
     stopping = config.early_stopping
     journal = Journal(store.folder / "study.log", objectives)
     seed = seed_after(len(journal.trials()), config.search.seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -21,6 +22,9 @@ from spaces.errors import UserError
 
 if TYPE_CHECKING:
     from search.live import Steps
+
+CONNECT_S = 10.0
+"""How long an address has to answer."""
 
 CODE = ("spaces", "compressors", "analysis", "search")
 """The packages that run in workers."""
@@ -43,6 +47,8 @@ def ray_session(config: Config, address: str | None) -> Iterator[None]:
             f"--address: {address!r} leaves the driver, its run folder and the meter outside of the cluster; "
             "start the command on a node (`ray job submit`) with --address auto"
         )
+    if address:
+        refuse_silent(address)
     import ray
 
     environment: dict[str, Any] = {"env_vars": {"TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "passive"}}
@@ -60,6 +66,20 @@ def ray_session(config: Config, address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def refuse_silent(address: str) -> None:
+    """Raise UserError where nothing listens at HOST:PORT: Ray would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon:  # a word of Ray's own: auto, local
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S):
+            return
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"--address: no Ray cluster answers at {address!r} ({error}); give HOST:PORT or auto"
+        ) from error
 
 
 def our_code() -> list[str]:

@@ -21,7 +21,7 @@ from search.backbone import resolve
 from search.device import device_of
 from spaces.canonical import short_hash
 from spaces.errors import UserError
-from spaces.reading import read_mapping
+from spaces.model_config import read_model_config
 from spaces.sharing import making
 from spaces.signature import Signature, read_signature
 
@@ -204,7 +204,7 @@ def labels_of(source: str, trust_remote_code: bool = False) -> tuple[str, ...] |
     file = Path(source) / "config.json"
     try:
         if file.exists():
-            names = _named_outputs(read_mapping(file))
+            names = _named_outputs(read_model_config(file.parent))
         else:
             from transformers import AutoConfig
 

@@ -19,6 +19,7 @@ from search.rebuild import open_recipe, read_recipe
 from search.teacher import Progress, silent
 from search.workspace import Workspace
 from spaces.canonical import short_hash
+from spaces.errors import UserError
 from spaces.recipe import Recipe
 
 SHOWN = ("size_mb", "params", "flops", "latency_ms", "latency_ratio", "memory_mb", "agreement")
@@ -133,8 +134,11 @@ def _work_folder(out: Path, recipe: Recipe, as_trial: bool) -> Path:
     folder = out.with_name(f".{out.name}.training")
     job = {"recipe": short_hash(json.loads(json.dumps(recipe.as_dict()))), "as_trial": as_trial}
     note = folder / "job.json"
-    if not note.is_file() or note.read_text(encoding="utf-8") != json.dumps(job):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        note.write_text(json.dumps(job), encoding="utf-8")
+    try:
+        if not note.is_file() or note.read_text(encoding="utf-8") != json.dumps(job):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            note.write_text(json.dumps(job), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from error
     return folder

@@ -91,7 +91,8 @@ Kind: TypeAlias = Literal["qkv", "attn_out", "ffn_in", "ffn_out", "embedding", "
 Files: TypeAlias = str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None
 Names: TypeAlias = Annotated[tuple[str, ...], Field(strict=False)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
-Count: TypeAlias = Annotated[int, Field(ge=1)]
+Count: TypeAlias = Annotated[int, Field(ge=1, le=10_000_000)]
+Epochs: TypeAlias = Annotated[float, Field(gt=0, le=10_000)]
 
 
 class Section(BaseModel):
@@ -111,7 +112,7 @@ class Sparing(Section):
 class FineTune(Section):
     """How a teacher is made from a backbone."""
 
-    num_train_epochs: Positive = 2
+    num_train_epochs: Epochs = 2
     learning_rate: Positive = 1e-4
 
 
@@ -265,7 +266,7 @@ class Confirm(Section):
 class Final(Section):
     """What ``paredown train`` runs by default; it ends early after so many looks at validation without a gain."""
 
-    num_train_epochs: Positive = 3
+    num_train_epochs: Epochs = 3
     early_stopping_patience: Count | None = 3
 
 
