@@ -375,6 +375,7 @@ def keep_prepared(run: Path, template: Path) -> None:
     shutil.copytree(run / "teacher", template / "teacher")
     info = json.loads((template / "run.json").read_text())
     info["hypervolume"].pop("value", None)
+    info.pop("files", None)  # of that run's config
     for name in ("run.json", ".run.json.copy"):
         (template / name).write_text(json.dumps(info | {"state": "RUNNING", "refused": 0}))
 

@@ -8,6 +8,7 @@ from search.cluster import remote_calls
 from search.config import Config
 from search.confirm import FILE as CONFIRM_FILE
 from search.confirm import confirm_once, confirmed, repeats
+from search.hardware import joins
 from search.importance import importance
 from search.live import Steps
 from search.store import RunStore
@@ -24,7 +25,6 @@ def conclude_run(config: Config, store: RunStore, info: dict[str, Any], work: Wo
     from search.finish import (
         PRESET_SHARES,
         UNIFORM_BUDGETS,
-        final_sitting,
         preset_baseline,
         teacher_baselines,
         uniform_baseline,
@@ -46,11 +46,37 @@ def conclude_run(config: Config, store: RunStore, info: dict[str, Any], work: Wo
     front = store.front()
     folders = models_of(store, front)
     if folders:
-        (sitting,) = remote_calls(config, final_sitting, [(work, folders)], steps, "measuring the front in one sitting")
+        sitting = _sittings(config, store, work, folders, steps)
         info["teacher"] |= sitting["teacher"]
-        measured = pd.DataFrame([{"trial": t, **sitting[t]} for t in folders])
+        measured = pd.DataFrame([{"trial": trial, **sitting[trial]} for trial in folders])
         store.parquet("front.parquet", front.merge(measured, on="trial", how="left"))
     store.json("importance.json", importance(store.trials(), info["metric"]))
+
+
+def _sittings(
+    config: Config, store: RunStore, work: WorkSpec, folders: dict[str, str], steps: Steps
+) -> dict[str, dict[str, float]]:
+    """Return what the front's models measure by trial, on one node, or one after another on each kind of hardware.
+
+    The first one gives ``latency_ms_final`` and test scores, each kind columns like ``latency_ms_final.<kind>``.
+    """
+    from search.finish import final_sitting
+
+    there = [kind for kind in config.latency.hardware if joins(kind)]
+    for missing in sorted(set(config.latency.hardware) - set(there)):
+        store.log("not measured", hardware=missing, reason="no node of this kind is there")
+    found: dict[str, dict[str, float]] = {}
+    places: list[str | None] = [*there] or [None]
+    for kind in places:
+        what = "measuring the front in one sitting" + (f" on {kind}" if kind else "")
+        (rows,) = remote_calls(config, final_sitting, [(work, folders, not found)], steps, what, kind)
+        named = {trial: _named(kind, row) if kind else {} for trial, row in rows.items()}
+        found = {trial: found.get(trial, row) | named[trial] for trial, row in rows.items()}
+    return found
+
+
+def _named(kind: str, row: dict[str, float]) -> dict[str, float]:
+    return {f"{name}.{kind}": value for name, value in row.items() if name.startswith("latency")}
 
 
 def _confirm(config: Config, store: RunStore, work: WorkSpec, steps: Steps) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from analysis.front import Reference, hypervolume
 from search.begin import make_conductor, prepare_run, refuse_other_run, work_spec
-from search.cluster import max_concurrent, ray_session
+from search.cluster import check_places, max_concurrent, ray_session
 from search.conclude import conclude_run
 from search.config import Config
 from search.confirm import repeats
@@ -56,7 +56,7 @@ def run_search(config: Config, *, address: str | None = None, console: Console |
                 check_sources(config)
             store = RunStore(folder, objectives)
             with ray_session(config, address):
-                max_concurrent(config, console.print)  # a trial that fits nowhere is said before anything is trained
+                check_places(config, console.print)
                 _search(config, store, objectives, console, halt)
     except OSError as error:
         if not is_full_disk(error):

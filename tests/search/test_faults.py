@@ -27,7 +27,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """The config of a copy of the golden run, which has ended; Ray is not started."""
     monkeypatch.setenv("PAREDOWN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("search.launch.ray_session", lambda *_: nullcontext())
-    monkeypatch.setattr("search.launch.max_concurrent", lambda *_: 1)
+    monkeypatch.setattr("search.launch.check_places", lambda *_: None)
     folder = Path(shutil.copytree(GOLDEN / "run", tmp_path / "run"))
     config = config_from(read_yaml(folder / "config.yaml")[0], [f"run.dir={folder}"])
     (folder / "config.yaml").write_text(config.to_yaml())
