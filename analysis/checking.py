@@ -105,6 +105,18 @@ def check_row(row: Mapping[str, Any], where: str, numbers: Sequence[str]) -> Non
         raise UserError(f"{where}: a key of {trial} is no word where one is expected")
 
 
+def check_rung(row: Mapping[str, Any], where: str) -> None:
+    """Raise UserError when a line of ``rungs.jsonl``, called ``where``, is no rung of a trial."""
+    trial = row.get("trial")
+    if not isinstance(trial, str) or not NAME.fullmatch(trial):
+        raise UserError(f"{where}: key 'trial' is {trial!r}; expected an id such as t00007")
+    for key in ("step", "seconds", "metric", "loss"):
+        value: Any = row.get(key)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+        if value is not None and not number and value == value:
+            raise UserError(f"{where}: key {key!r} is {value!r}; expected a number")
+
+
 def _check_numbers(values: Mapping[str, Any], file: Path, key: str) -> None:
     for name, value in values.items():
         if not _is_number(value):

@@ -11,6 +11,7 @@ from analysis import words
 
 if TYPE_CHECKING:
     from analysis.run import Run
+    from spaces.objectives import Objective
 
 Level = Literal["good", "warning", "bad"]
 
@@ -51,10 +52,29 @@ class Check(NamedTuple):
 def health(run: Run) -> tuple[Check, ...]:
     """Return the findings on ``run``, in a fixed order; checks that need data that is not there are left out."""
     checks = (
-        *(_failures, _complete, _stopped, _growth, _coverage, _sizes, _latency, _drift),
+        *(_teacher, _failures, _complete, _stopped, _growth, _coverage, _sizes, _latency, _drift),
         *(_rungs, _overlap, _order, _alike, _lines),
     )
     return tuple(found for check in checks if (found := check(run)) is not None)
+
+
+def no_better_than_chance(metric: Objective, value: float, chance: float) -> str | None:
+    """Return the sentence on a teacher whose ``metric`` is no better than ``chance``; None for others."""
+    better = value > chance if metric.direction == "maximize" else value < chance
+    if better:
+        return None
+    return (
+        f"the teacher's {metric.name} is {value:.3f} on the validation rows, no better than the {chance:.3f} of "
+        "answers that ignore the input, so that no student can learn the task from it"
+    )
+
+
+def _teacher(run: Run) -> Check | None:
+    value, chance = run.teacher_values.get(run.metric.name), run.info.get("chance")
+    if value is None or not isinstance(chance, int | float):
+        return None
+    said = no_better_than_chance(run.metric, value, float(chance))
+    return Check("bad", "teacher", said) if said else None
 
 
 def _failures(run: Run) -> Check | None:

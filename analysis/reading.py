@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.checking import check_config, check_info, check_row
+from analysis.checking import check_config, check_info, check_row, check_rung
 from spaces.errors import UserError
 from spaces.plain_yaml import read_yaml
 from spaces.reading import parse_json, read_mapping
@@ -91,6 +91,16 @@ def read_lines(file: Path) -> tuple[list[dict[str, Any]], int]:
         else:
             torn += 1
     return rows, torn
+
+
+def read_rungs(folder: Path) -> pd.DataFrame:
+    """Return what trials showed while training: trial, step, seconds, metric, loss; of a repeated rung the last."""
+    file = folder / "rungs.jsonl"
+    rows, _ = read_lines(file)
+    for place, row in enumerate(rows, start=1):
+        check_rung(row, f"{file}: rung {place}")
+    table = pd.DataFrame(rows).reindex(columns=["trial", "step", "seconds", "metric", "loss"])
+    return table.drop_duplicates(["trial", "step"], keep="last").reset_index(drop=True)
 
 
 def read_parquet(file: Path) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import pandas as pd
 from analysis import words
 from analysis.checking import NAME
 from analysis.front import Reference, front, hypervolume
-from analysis.reading import read_config, read_info, read_lines, read_parquet, read_trial_table, read_trials
+from analysis.reading import read_config, read_info, read_parquet, read_rungs, read_trial_table, read_trials
 from analysis.thin import drawn
 from spaces.errors import UserError, did_you_mean
 from spaces.objectives import Objective, objective
@@ -102,17 +102,12 @@ class Run:
         file = self.path / "signature.json"
         if not file.is_file():
             raise UserError(f"{file}: missing, so sizes and groups of plans cannot be told")
-        try:
-            return Signature.from_dict(read_mapping(file))
-        except UserError as error:
-            raise UserError(f"{file}: {error}") from error
+        return Signature.read(file)
 
     @cached_property
     def rungs(self) -> pd.DataFrame:
         """Rung metrics while training: trial, step, seconds, metric, loss. A repeated (trial, step) keeps the last."""
-        rows, _ = read_lines(self.path / "rungs.jsonl")
-        table = pd.DataFrame(rows).reindex(columns=["trial", "step", "seconds", "metric", "loss"])
-        return table.drop_duplicates(["trial", "step"], keep="last").reset_index(drop=True)
+        return read_rungs(self.path)
 
     @cached_property
     def baselines(self) -> pd.DataFrame:

@@ -4,8 +4,9 @@
     python benchmarks/soak.py --readers run --one 4711       shows what input 4711 does
 
 An input follows from its reader's name and its number. Batches are read in processes of their own, in which an input
-may take ``LIMIT_S`` seconds and ``LIMIT_MB`` of memory; a process that dies (as by a segmentation fault) counts as a
-fault of the input at which it died. Batches that are done are kept in ``--work``, so that the same command goes on.
+may take ``LIMIT_S`` seconds of the processor and ``LIMIT_MB`` of memory; a process that dies (as by a segmentation
+fault) counts as a fault of the input at which it died. Batches that are done are kept in ``--work``, so that the same
+command goes on.
 """
 
 from __future__ import annotations
@@ -27,9 +28,15 @@ from typing import Any
 
 from soak_readers import READERS, Reader
 
-BATCH = 1000
+BATCH = 5000
 LIMIT_S = 20
+"""Seconds of the processor, which a loaded machine does not make longer."""
+
+ASLEEP_S = 600
+"""Seconds of the clock, for an input that would wait for ever."""
+
 LIMIT_MB = 2000
+TIMERS = ((signal.SIGPROF, signal.ITIMER_PROF, LIMIT_S), (signal.SIGALRM, signal.ITIMER_REAL, ASLEEP_S))
 LONGEST = 2000
 """Characters of a sentence."""
 
@@ -99,18 +106,18 @@ def run_batch(name: str, start: int, stop: int, place: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     outcomes: Counter[str] = Counter()
     faults: list[dict[str, Any]] = []
-    began, slowest = time.monotonic(), 0.0
+    began, slowest = time.process_time(), 0.0
     for number in range(start, stop):
-        state = {"outcomes": outcomes, "faults": faults, "seconds": time.monotonic() - began, "slowest_s": slowest}
+        state = {"outcomes": outcomes, "faults": faults, "seconds": time.process_time() - began, "slowest_s": slowest}
         _keep(place, {**state, "next": number})
-        before = time.monotonic()
+        before = time.process_time()
         outcome, what = attempt(reader, name, number)
-        slowest = max(slowest, time.monotonic() - before)
+        slowest = max(slowest, time.process_time() - before)
         outcomes[outcome] += 1
         if outcome not in ("read", "refused"):
             faults.append({"input": number, "what": what})
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    state = {"outcomes": outcomes, "faults": faults, "seconds": time.monotonic() - began, "slowest_s": slowest}
+    state = {"outcomes": outcomes, "faults": faults, "seconds": time.process_time() - began, "slowest_s": slowest}
     _keep(place, {**state, "peak_mb": peak, "next": stop})
 
 
@@ -119,11 +126,11 @@ def attempt(reader: Reader, name: str, number: int) -> tuple[str, str]:
     from spaces.errors import UserError
 
     rng = random.Random(f"{name}-{number}")
-    for old in reader.place.iterdir():
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    _clear(reader.place)
     reader.make(rng)
-    signal.signal(signal.SIGALRM, _too_long)
-    signal.alarm(LIMIT_S)
+    for number_of, timer, limit in TIMERS:
+        signal.signal(number_of, _too_long)
+        signal.setitimer(timer, limit)
     try:
         reader.read(rng)
     except UserError as error:
@@ -134,7 +141,8 @@ def attempt(reader: Reader, name: str, number: int) -> tuple[str, str]:
         frames = [f"{Path(f.filename).name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
         return "fault", f"{type(error).__name__}: {str(error)[:100]} at {' < '.join(frames[:-5:-1])}"
     finally:
-        signal.alarm(0)
+        for _, timer, _ in TIMERS:
+            signal.setitimer(timer, 0)
     return "read", ""
 
 
@@ -180,11 +188,17 @@ def _warm(reader: Reader) -> None:
     from spaces.errors import UserError
 
     for number in range(20):
+        _clear(reader.place)
         try:
             reader.make(random.Random(number))
             reader.read(random.Random(number))
         except UserError:
             continue
+
+
+def _clear(place: Path) -> None:
+    for old in place.iterdir():
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 def _keep(place: Path, value: dict[str, Any]) -> None:
@@ -199,7 +213,7 @@ def _memory_mb(key: str) -> float:
 
 
 def _too_long(signum: int, frame: Any) -> None:
-    raise TimeoutError(f"more than {LIMIT_S} s")
+    raise TimeoutError(f"more than {LIMIT_S} s at work or {ASLEEP_S} s in all")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,10 @@ def _texts(rng: random.Random, value: Any, text: bytes, others: list[bytes], dum
 
 
 def _yaml(value: Any) -> str:
-    return yaml.safe_dump(value, allow_unicode=True, sort_keys=False)
+    try:  # half of an input's time goes into writing it in Python
+        return yaml.dump(value, Dumper=yaml.CSafeDumper, allow_unicode=True, sort_keys=False)
+    except UnicodeEncodeError:
+        return yaml.safe_dump(value, allow_unicode=True, sort_keys=False)
 
 
 class ConfigReader(Reader):
@@ -178,6 +181,9 @@ class DataReader(Reader):
         load_data(Task(kind=self.kind, data=data, columns=columns, transfer=transfer), order)
 
 
+TABLES = {"trials.jsonl", "trials.parquet"}
+
+
 class RunReader(Reader):
     """A run folder with one or two broken files, as status, pick, export, show and now and then report read it."""
 
@@ -201,7 +207,7 @@ class RunReader(Reader):
 
     def make(self, rng: random.Random) -> None:
         (self.place / "run" / "plans").mkdir(parents=True)
-        chosen = rng.sample(self.names, rng.choice((1, 1, 2)))
+        chosen = self.chosen = rng.sample(self.names, rng.choice((1, 1, 2)))
         for name, text in self.texts.items():
             bare = name.endswith(".parquet") and rng.random() < 0.9  # tables are slow to read, and may be missing
             if name in chosen and rng.random() < 0.97:
@@ -235,22 +241,33 @@ class RunReader(Reader):
         return (self.place / "table").read_bytes()
 
     def read(self, rng: random.Random) -> None:
-        from analysis.pick import NothingFits
         from analysis.run import Run
         from analysis.tables import front_table, plan_table, status
+        from spaces.plan import Plan
 
         run = Run(self.place / "run")
-        if rng.random() < 0.1:
+        _ = run.config, run.signature, run.rungs, run.importance, run.baselines
+        if self.chosen[0].startswith("plans/"):
+            plan_table(Plan.read(self.place / "run" / self.chosen[0]), run.signature)
+        elif rng.random() < 0.3 or TABLES.intersection(self.chosen):  # they take most of the time
+            plan_table(run.plan(rng.randrange(5)), run.signature)
+        if rng.random() < 0.2:
+            self._pick(rng, run)
+        if rng.random() < 0.05:
             status(run)
-            _ = run.baselines, run.rungs, run.importance, front_table(run)
+            front_table(run)
+        if rng.random() < 0.001:
+            run.report(self.place / "report.html")
+
+    def _pick(self, rng: random.Random, run: Any) -> None:
+        from analysis.pick import NothingFits
+
         try:
             found = run.pick(**rng.choice(({"max_drop": 5.0}, {"knee": True}, {"max_size_mb": 0.08}, {"trial": 1})))
         except NothingFits:
             return
-        found.recipe().save(self.place / "recipe.yaml")
-        plan_table(run.plan(found.trial), run.signature)
-        if rng.random() < 0.003:
-            run.report(self.place / "report.html")
+        if rng.random() < 0.5:
+            found.recipe().save(self.place / "recipe.yaml")
 
 
 def _lines(rows: Any) -> str:

@@ -19,8 +19,8 @@ from compressors.structure import check_supported, remains
 from spaces.cost import PREFIX, file_tensors
 from spaces.errors import UserError
 from spaces.lstm import check_lstm
+from spaces.model_config import read_model_config
 from spaces.plan import Student
-from spaces.reading import read_mapping
 from spaces.roles import second_stack
 from spaces.signature import Signature
 from spaces.structure import cut
@@ -129,7 +129,7 @@ def refuse_two_stacks(signature: Signature) -> None:
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the content of ``config.json``; raises UserError when there is none."""
     try:
-        return read_mapping(folder / "config.json")
+        return read_model_config(folder)
     except UserError as error:
         raise UserError(f"{folder}: no model folder with a config.json ({error})") from error
 

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from compressors.closed_forms import Target
+from compressors.pulse import beat
 from spaces.errors import UserError
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def calibrate(
                 with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
                     outputs = model(**inputs)
                 sampled_loss(outputs, mask, model.config, generator).backward()
+            beat()
     return _finished(observer.results())
 
 

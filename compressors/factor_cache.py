@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from compressors.pulse import beat
 from spaces.sharing import making
 
 Entry = dict[str, Tensor]
@@ -36,6 +37,7 @@ class FactorCache:
                 self._memory[key] = compute()
             return self._memory[key]
         file = self._folder / key[:2] / f"{key}.safetensors"
+        beat()
         entry = _read(file)
         if entry is None:
             with making(file):

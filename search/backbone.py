@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from search.paths import cache_folder
 from spaces.errors import UserError
+from spaces.model_config import read_model_config
 
 MINILM = "minilm"
 HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -36,6 +37,7 @@ def resolve(model: str) -> str:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UserError(f"teacher.model: {folder} has no config.json, so that it is not a model folder")
+        read_model_config(folder)
         return str(folder)
     if model.startswith((".", "/", "~")):
         raise UserError(f"teacher.model: there is no folder {folder}")

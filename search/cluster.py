@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -16,11 +17,15 @@ from uuid import uuid4
 from search.config import Config
 from search.depot import start_depot
 from search.driver_files import INBOX, DriverFiles
+from search.hardware import check_hardware, on_hardware
 from search.worker import WorkSpec
 from spaces.errors import UserError
 
 if TYPE_CHECKING:
     from search.live import Steps
+
+CONNECT_S = 10.0
+"""How long an address has to answer."""
 
 CODE = ("spaces", "compressors", "analysis", "search")
 """The packages that run in workers."""
@@ -43,6 +48,8 @@ def ray_session(config: Config, address: str | None) -> Iterator[None]:
             f"--address: {address!r} leaves the driver, its run folder and the meter outside of the cluster; "
             "start the command on a node (`ray job submit`) with --address auto"
         )
+    if address:
+        refuse_silent(address)
     import ray
 
     environment: dict[str, Any] = {"env_vars": {"TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "passive"}}
@@ -60,6 +67,20 @@ def ray_session(config: Config, address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def refuse_silent(address: str) -> None:
+    """Raise UserError where nothing listens at HOST:PORT: Ray would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon:  # a word of Ray's own: auto, local
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S):
+            return
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"--address: no Ray cluster answers at {address!r} ({error}); give HOST:PORT or auto"
+        ) from error
 
 
 def our_code() -> list[str]:
@@ -98,6 +119,12 @@ def _on_cluster() -> bool:
     import ray
 
     return bool(ray.get_runtime_context().runtime_env.get("py_modules"))
+
+
+def check_places(config: Config, note: Callable[[str], None]) -> None:
+    """Say before anything is trained that a trial fits nowhere, or that a kind of ``latency.hardware`` is not there."""
+    max_concurrent(config, note)
+    check_hardware(config, on_cluster=_on_cluster(), note=note)
 
 
 def max_concurrent(config: Config, note: Callable[[str], None] = lambda sentence: None) -> int | None:
@@ -151,12 +178,22 @@ def remote_facts(config: Config, work: WorkSpec, steps: Steps) -> dict[str, Any]
 
 
 def remote_calls(
-    config: Config, call: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], steps: Steps, what: str
+    config: Config,
+    call: Callable[..., Any],
+    arguments: Sequence[tuple[Any, ...]],
+    steps: Steps,
+    what: str,
+    hardware: str | None = None,
 ) -> list[Any]:
-    """Call ``call`` once per entry of ``arguments``, each on what one trial occupies, and return the results."""
+    """Call ``call`` once per entry of ``arguments``, each on what one trial occupies, and return the results.
+
+    On nodes of a kind of ``hardware`` where one is named.
+    """
     import ray
 
     options: dict[str, Any] = {"num_cpus": config.resources.cpu, "num_gpus": config.resources.gpu}
+    if hardware is not None:
+        options |= on_hardware(hardware, config.resources.gpu)
     task: Any = ray.remote(**options)(call)
     waiting = [task.remote(*each) for each in arguments]
     results = []

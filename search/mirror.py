@@ -167,6 +167,14 @@ class Mirror:
         except FileNotFoundError:
             return
 
+    def names(self) -> set[str]:
+        """Return the names of what lies at the URL itself, files and folders."""
+        try:
+            self.fs.invalidate_cache()
+            return {str(path).rstrip("/").rpartition("/")[2] for path in self.fs.ls(self.root, detail=False)}
+        except FileNotFoundError:
+            return set()
+
     def _remote(self) -> dict[str, int]:
         """Return the size of every file at the URL by name."""
         try:

@@ -22,6 +22,8 @@ def cache_folder() -> Path:
         raise UserError(
             f"PAREDOWN_CACHE: {folder} cannot be written ({error.strerror}); name another folder"
         ) from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"PAREDOWN_CACHE: {folder} cannot be written (read-only); name another folder")
     return folder
 
 

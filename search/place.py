@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from search.lock import FolderLock, ObjectLock, ObjectNote
-from search.mirror import Mirror, is_url, local_folder
+from search.mirror import SESSION, Mirror, is_url, local_folder
 from search.paths import cache_folder
 from spaces.errors import UserError
 
 LOCK_OBJECT = ".lock"
+
+MARKS = {LOCK_OBJECT, SESSION, "run.json"}
+"""One of these is in every folder where a search was started."""
+
+WRITTEN = {
+    *("config.yaml", "signature.json", "curves.npz", "teacher", "plans", "checkpoints", "ray", "tensorboard"),
+    *("trials.jsonl", "rungs.jsonl", "log.jsonl", "study.log", "warm_start.json", "importance.json", "report.html"),
+    *("trials.parquet", "front.parquet", "baselines.parquet", "confirm.parquet"),
+}
+"""What a search writes over, or deletes to write it anew."""
 
 
 @contextmanager
@@ -23,13 +33,16 @@ def held_folder(place: str, on_lost: Callable[[str], None]) -> Iterator[Path]:
     """
     with ExitStack() as stack:
         if not is_url(place):
-            yield _locked(stack, Path(place), on_lost)
+            folder = Path(place)
+            refuse_foreign([file.name for file in folder.iterdir()] if folder.is_dir() else [], place)
+            yield _locked(stack, folder, on_lost)
             return
         folder = local_folder(place)
         mirror = Mirror(place, folder)
         note = ObjectNote(mirror.fs, f"{mirror.root}/{LOCK_OBJECT}", place)
         lock = ObjectLock(note, on_lost)
         try:
+            refuse_foreign(mirror.names(), place)
             if not mirror.fs.exists(mirror.root):
                 mirror.fs.makedirs(mirror.root, exist_ok=True)
             lock.acquire()
@@ -43,6 +56,17 @@ def held_folder(place: str, on_lost: Callable[[str], None]) -> Iterator[Path]:
         yield folder
 
 
+def refuse_foreign(names: Iterable[str], place: str) -> None:
+    """Raise UserError where files that no search wrote, ``names`` in ``place``, would be written over by one."""
+    found = set(names)
+    lost = sorted(found & WRITTEN)
+    if lost and not found & MARKS:
+        raise UserError(
+            f"run.dir: {place} holds {', '.join(lost[:3])} and is no run, so that a search would write over your own "
+            "files; name a new folder"
+        )
+
+
 def readable_folder(place: str) -> Path:
     """Return a folder to read the run at ``place`` from; one at a URL is copied to the cache, without checkpoints.
 
@@ -53,6 +77,8 @@ def readable_folder(place: str) -> Path:
         return Path(place)
     try:
         own = Mirror(place, local_folder(place))
+        if not own.fs.exists(own.root):
+            raise UserError(f"{place}: no such run folder")
         if own.is_current():
             return own.folder
         copy = Mirror(place, cache_folder() / "read" / own.folder.name)

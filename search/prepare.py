@@ -11,8 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.health import no_better_than_chance
 from search.worker import WorkSpec
 from spaces.errors import UserError
+from spaces.objectives import objective
 
 if TYPE_CHECKING:
     from search.config import Config
@@ -64,15 +66,19 @@ def facts_of(work: WorkSpec, threads: int, progress: Any) -> dict[str, Any]:
     progress("computing the teacher's outputs", 0, 1)
     workspace.rows.teach(settings_of(config), blocks_of(config, workspace.teacher.signature.layers))
     progress("measuring the teacher", 0, 1)
+    teacher = teacher_facts(workspace)
+    chance = workspace.spec.chance(workspace.rows.validation.truth)
+    doubt = no_better_than_chance(objective(config.task.metric), teacher["metrics"][config.task.metric], chance)
+    advice = "; look at its labels and its data, or train it longer with teacher.finetune"
     return {
         "signature": workspace.teacher.signature.to_json(),
         "curves": curves,
         "teacher_folder": work.driver.bring(workspace.teacher.folder, work.cache),
-        "teacher": teacher_facts(workspace),
+        "teacher": teacher,
         "data": data_facts(workspace),
-        "chance": workspace.spec.chance(workspace.rows.validation.truth),
+        "chance": chance,
         "labels": list(workspace.spec.labels),
-        "warnings": list(workspace.data.warnings),
+        "warnings": [*workspace.data.warnings, *([doubt + advice] if doubt else [])],
         "versions": versions(),
         "host": host_facts(workspace),
     }

@@ -19,6 +19,7 @@ from ray.tune.search import Searcher
 from search.driver_files import INBOX
 from search.halt import Halt, guarded
 from search.memory import is_out_of_memory
+from search.stall import StallWatch
 from search.track import Tracking, trackers
 from search.trial import RungReport
 from search.worker import WorkSpec, train_trial
@@ -37,12 +38,16 @@ KEEPING_SHARE = 20
 
 @dataclass(frozen=True)
 class Pool:
-    """What trials may occupy: ``cpu`` and ``gpu`` of each, how many at once (None: all that fit), and until when."""
+    """What trials may occupy: ``cpu`` and ``gpu`` of each, how many at once (None: all that fit), and until when.
+
+    One that shows no sign of life for ``stall_s`` seconds is given up (None: never).
+    """
 
     cpu: float
     gpu: float
     max_concurrent: int | None
     deadline: float | None = None
+    stall_s: float | None = None
 
 
 def run_trials(
@@ -67,6 +72,7 @@ def run_trials(
     searcher = ConductedSearcher(conductor, pool, halt)
     folder = conductor.store.folder
     tracking = [Tracking(trackers(track, folder), searcher, folder)] if track else []
+    watching = [StallWatch(searcher, pool.stall_s)] if pool.stall_s is not None else []
     trainable = tune.with_resources(tune.with_parameters(train_trial, work=work), {"cpu": pool.cpu, "gpu": pool.gpu})
     tuner = tune.Tuner(
         trainable,
@@ -81,7 +87,7 @@ def run_trials(
         run_config=RunConfig(
             name=f"session-{int(time.time())}-{os.getpid()}",
             storage_path=str(storage.absolute()),
-            callbacks=[ConductedCallback(conductor, searcher, watch), *tracking],
+            callbacks=[ConductedCallback(conductor, searcher, watch), *tracking, *watching],
             failure_config=FailureConfig(max_failures=MAX_CRASHES),
             stop=Leaving(halt),
             verbose=0,

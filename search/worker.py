@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +30,7 @@ class WorkSpec:
 
     ``cache`` is the shared cache folder; ``limits`` are constraints that are measured before the first step;
     ``teacher`` is the run's own copy of the teacher, once it is made; ``gpu`` is the share of one that a trial has;
-    ``driver`` says where files of the driver are.
+    ``driver`` says where files of the driver are; after ``stall_s`` seconds without a sign of life it gives a trial up.
     """
 
     config: str
@@ -39,6 +41,7 @@ class WorkSpec:
     teacher: str | None = None
     gpu: float = 0.0
     driver: DriverFiles = field(default_factory=DriverFiles)
+    stall_s: float | None = None
 
 
 class ConstraintBroken(Exception):
@@ -81,7 +84,8 @@ def train_trial(config: dict[str, Any], work: WorkSpec) -> None:
 def _outcome(config: dict[str, Any], work: WorkSpec) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(prefix="paredown-"))
     try:
-        outcome = _train(config, work, folder)
+        with _alive(work):
+            outcome = _train(config, work, folder)
         files = work.driver.take(folder / "model")
         return {"complete": True, "columns": json.dumps(outcome.columns), "files": files}
     except ConstraintBroken as broken:
@@ -91,6 +95,21 @@ def _outcome(config: dict[str, Any], work: WorkSpec) -> dict[str, Any]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         free_memory()
+
+
+@contextmanager
+def _alive(work: WorkSpec) -> Iterator[None]:
+    """Tell the driver now and then that this trial is at work."""
+    from ray import tune
+
+    from compressors.pulse import listening
+    from search.stall import signs_of_life
+
+    if work.stall_s is None:
+        yield
+        return
+    with listening(signs_of_life(tune.report, work.stall_s)):
+        yield
 
 
 def trouble(error: Exception) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from math import isfinite
 from typing import Any
 
 from spaces.canonical import significant
@@ -42,6 +41,22 @@ COUNTS: Mapping[str, int] = {"shrink_rounds": 1, "penalty_updates": 0}
 
 FLAGS = ("regrow",)
 """Fields that are true or false."""
+
+LARGEST = 1e300
+"""Whole numbers beyond it are no floats."""
+
+_ABOVE_0: tuple[str, Callable[[float], bool]] = ("above 0", lambda value: value > 0)
+_FROM_0: tuple[str, Callable[[float], bool]] = ("0 or more", lambda value: value >= 0)
+_RULES: Mapping[str, tuple[str, Callable[[float], bool]]] = {
+    "learning_rate": _ABOVE_0,
+    "temperature": _ABOVE_0,
+    "label_weight": ("0 to 1", lambda value: 0 <= value <= 1),
+    "intermediate_weight": _FROM_0,
+    "mixup": _FROM_0,
+    "shrink_share": ("above 0, at most 1", lambda value: 0 < value <= 1),
+    "penalty": _FROM_0,
+}
+"""What a number may be, in words, and whether it is."""
 
 FIRST = ("objective", "learning_rate", "temperature", "label_weight", "intermediate_weight")
 """Fields that every plan names."""
@@ -89,17 +104,9 @@ class Distillation:
         """Round the numbers and refuse what cannot be trained."""
         for f in fields(self):
             object.__setattr__(self, f.name, _checked(f.name, getattr(self, f.name)))
-        if self.learning_rate <= 0 or self.temperature <= 0:
-            raise UserError(f"plan: distillation.learning_rate and temperature must be above 0, not {self}")
-        if not 0 <= self.label_weight <= 1 or self.intermediate_weight < 0:
-            raise UserError(f"plan: distillation.label_weight must lie in [0, 1], not {self.label_weight}")
-        if self.mixup < 0:
-            raise UserError(f"plan: distillation.mixup must be 0 or more, not {self.mixup}")
-        if not 0 < self.shrink_share <= 1 or self.penalty < 0:
-            raise UserError(
-                f"plan: distillation.shrink_share must lie in (0, 1] and penalty be 0 or more, "
-                f"not {self.shrink_share} and {self.penalty}"
-            )
+        for name, (rule, holds) in _RULES.items():
+            if not holds(getattr(self, name)):
+                raise UserError(f"plan: distillation.{name} is {getattr(self, name)}; allowed: {rule}")
 
     @property
     def shrinks(self) -> bool:
@@ -142,7 +149,7 @@ def _checked(name: str, value: Any) -> Any:
         if not isinstance(value, bool):
             raise UserError(f"plan: distillation.{name} is {value!r}; allowed: true or false")
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
         raise UserError(f"plan: distillation.{name} is {value!r}; expected a number")
     if name not in COUNTS:
         return significant(float(value))

@@ -135,7 +135,14 @@ class _Builder:
         if "\0" in node.value:  # it would end a path in the middle
             raise UserError(f"{self._where(node)}: a character \\0 stands in a text, which is allowed nowhere")
         try:
-            return self.loader.construct_object(node)
+            value = self.loader.construct_object(node)
+            if isinstance(value, int):
+                float(value)  # further code takes every number for a float
+            return value
+        except OverflowError:
+            raise UserError(
+                f"{self._where(node)}: a number of {len(node.value)} digits; at most 308 are read"
+            ) from None
         except (ValueError, LookupError):  # a tag that does not fit: `!!int ""`, `!!bool perhaps`
             raise UserError(f"{self._where(node)}: {node.value!r} cannot be read as {node.tag[18:]}") from None
 

@@ -10,6 +10,17 @@ from spaces.errors import UserError
 
 MAX_TEXT_BYTES = 1_000_000_000
 MAX_JSON_BYTES = 100_000_000
+MOST_DIGITS = 300
+
+
+def _integer(digits: str) -> int:
+    """Return a whole number; one that no float can hold is refused, since further code takes every number for one."""
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer)
 
 
 def read_text(file: Path, most: int = MAX_TEXT_BYTES) -> str:
@@ -30,7 +41,7 @@ def read_text(file: Path, most: int = MAX_TEXT_BYTES) -> str:
 def parse_json(text: str | bytes, where: str) -> Any:
     """Return the value of a JSON text; raises UserError, which names the text as ``where``, for anything else."""
     try:
-        value = json.loads(text)
+        value = _DECODER.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
         if "\\ud" in (text if isinstance(text, str) else text.decode("utf-8", "replace")).lower():
             json.dumps(value, ensure_ascii=False).encode()
         return value

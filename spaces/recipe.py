@@ -89,6 +89,8 @@ class Recipe:
 
 def write_text(file: Path, text: str) -> None:
     """Write a file that the user named, replacing it in one step; raises UserError where that cannot be."""
+    if not file.name:
+        raise UserError(f"'{file}' is a folder; give the name of a file")
     partial = file.with_name(f".{file.name}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

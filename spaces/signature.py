@@ -12,6 +12,7 @@ from typing import Any
 
 from spaces.canonical import canonical_json, short_hash
 from spaces.errors import UserError
+from spaces.model_config import read_model_config
 from spaces.reading import parse_json, read_mapping
 from spaces.roles import find_roles, natural_key
 from spaces.tensors import BYTES, TensorSpec, read_header
@@ -46,6 +47,9 @@ class Module:
     def weight(self) -> str:
         """Name of the dense weight in the teacher's state dict."""
         return f"{self.path}.weight"
+
+
+MOST_REPEATS = 10_000
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,14 @@ class Signature:
         """Inverse of ``to_json``."""
         return cls.from_dict(parse_json(text, "signature"))
 
+    @classmethod
+    def read(cls, file: Path) -> Signature:
+        """Return the signature in a run's file; raises UserError, which names the file, where there is none."""
+        try:
+            return cls.from_dict(read_mapping(file))
+        except UserError as error:
+            raise error if str(error).startswith(str(file)) else UserError(f"{file}: {error}") from None
+
 
 def make_signature(
     config: Mapping[str, Any],
@@ -168,7 +180,7 @@ def read_signature(folder: Path) -> Signature:
     Raises UserError when either file is missing or not what it should be.
     """
     try:
-        config = read_mapping(folder / "config.json")
+        config = read_model_config(folder)
         tensors = read_header(folder / "model.safetensors")
     except UserError as error:
         raise UserError(f"{folder}: not a model folder with config.json and model.safetensors ({error})") from error
@@ -182,10 +194,11 @@ def _check_types(signature: Signature) -> None:
     sizes = [signature.hidden_size, signature.layers, signature.heads, signature.head_size]
     sizes += [signature.intermediate_size, signature.vocab_size]
     sizes += [side for m in signature.modules for side in m.shape] + [s for t in signature.tensors for s in t.shape]
-    texts += [t.name for t in signature.tensors]
+    texts += [word for t in signature.tensors for word in (t.name, t.dtype)]
     right = all(isinstance(text, str) for text in texts) and all(type(n) is int and 0 <= n < 2**53 for n in sizes)
     right &= all(isinstance(m.bias, bool) and len(m.shape) == 2 for m in signature.modules)
     right &= all(isinstance(m.tie, str | None) and isinstance(m.block, int | None) for m in signature.modules)
+    right &= type(signature.repeats) is int and 1 <= signature.repeats <= MOST_REPEATS
     if not right or any(t.dtype not in BYTES for t in signature.tensors):
         raise UserError("signature: this is none: a name, size, shape or dtype in it is no such thing")
 

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import shutil
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,4 +126,23 @@ def test_templates_escape_everything_but_our_own_style_script_and_figures() -> N
     assert [file.name for file in templates if "safe" in file.read_text().replace("'unsafe-", "")] == []
     code = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "analysis").rglob("*.py"))
     assert "autoescape=True" in code
-    assert set(re.findall(r"Markup\((\w+)", code)) <= {"parts", "_packed_plotly", "get_plotlyjs", "script_json"}
+    assert re.findall(r"\bMarkup\((\w+)", code) == ["text"]
+    assert set(re.findall(r"=_unescaped\(([^(]+)\(", code)) == {
+        "parts.joinpath",
+        '"\\n".join',
+        "_packed_plotly",
+        "script_json",
+    }
+
+
+def test_every_package_that_make_install_asks_for_has_one_exact_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    installed = ["dev", *re.split(r"[\[\],]", extras["dev"][0])[1:-1]]  # with the trackers nothing is tested
+    asked = [*project["dependencies"], *(line for extra in installed for line in extras[extra])]
+    names = {re.split(r"[\[<>=; ]", line)[0].lower() for line in asked} - {project["name"]}
+    pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert [line for line in pins if not re.fullmatch(r"[\w.-]+==[\w.+!-]+", line)] == []
+    pinned = [re.sub(r"[-_.]+", "-", line.partition("==")[0]).lower() for line in pins]
+    assert len(set(pinned)) == len(pinned)
+    assert {re.sub(r"[-_.]+", "-", name) for name in names} - set(pinned) == set()

@@ -16,6 +16,7 @@ from compressors.distill.losses import label_loss
 from compressors.distill.modes import evaluating
 from compressors.distill.precision import autocast as in_bfloat16
 from compressors.distill.precision import device_of
+from compressors.pulse import beat
 
 Floats = npt.NDArray[np.float32]
 
@@ -102,4 +103,5 @@ def _batches(model: nn.Module, encoded: Encoded, batch_size: int, autocast: bool
             batch = collate(encoded, indices).to(device)
             with in_bfloat16(device, enabled=autocast):
                 output = model(**batch.inputs)
+            beat()
             yield batch, logits_of(output, batch.valid)

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from compressors.distill.modes import evaluating
 from compressors.distill.precision import autocast, device_of
 from compressors.distill.schedule import DECAY_RATIO, WARMUP_RATIO, multiplier
+from compressors.distill.together import add_up
 from compressors.forms.base import Mix
 from compressors.forms.factors import mixed
+from compressors.pulse import beat
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 """What AdamW keeps for each parameter."""
@@ -103,6 +105,7 @@ class Loop:
         first = self.step
         for compute in losses:
             self._one_step(compute)
+            beat()
             if self.step % self._look_every == 0 or self.step == until:
                 self._raise_unless_finite(first)
                 first = self.step
@@ -196,11 +199,12 @@ class Loop:
         with autocast(self.device):
             loss = compute()
         loss.backward()
+        loss = add_up(self.parameters, loss.detach())
         if self.watch:
             self.watch.before_update()
         norm = self._clip()
-        self.losses[self.step] = loss.detach()
-        self._finite[self.step] = torch.isfinite(loss.detach()) & torch.isfinite(norm)
+        self.losses[self.step] = loss
+        self._finite[self.step] = torch.isfinite(loss) & torch.isfinite(norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.watch:

@@ -28,6 +28,7 @@ from compressors.distill.evaluate import by_length, logits_of, mean_state
 from compressors.distill.mixup import maybe_mixing
 from compressors.distill.modes import evaluating
 from compressors.distill.precision import autocast, device_of
+from compressors.pulse import beat
 from spaces.sharing import making
 from spaces.signature import Signature
 
@@ -182,6 +183,7 @@ def _compute(
             batch = collate(data, indices).to(device_of(teacher))
             for name, x in teacher_outputs(teacher, signature, batch, widths).items():
                 _fill(arrays[name], x, batch, _per_example(name, data))
+            beat()
         if not folder:
             return arrays
         return {name: _publish(folder, name, arrays[name], partial[name]) for name in widths}

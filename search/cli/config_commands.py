@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from contextlib import nullcontext, redirect_stdout
 from enum import StrEnum
@@ -140,10 +141,16 @@ def _say_forecast(config: Config, data: TaskData) -> None:
 
     for warning in data.warnings:
         say(f"warning: {warning}")
+    from search.disk import check_room
     from search.place import folder_of
 
-    if not (folder_of(config.run.dir) / "run.json").exists():
-        say_rows(forecast(config).rows())
+    folder = folder_of(config.run.dir)
+    if not (folder / "run.json").exists():
+        found = forecast(config)
+        say_rows(found.rows())
+        tight = check_room(folder, found.disk_mb)
+        if tight:
+            say(f"warning: {tight}")
 
 
 def plan(
@@ -166,7 +173,7 @@ def plan(
         raise UserError("plan: give either --keep or --size-mb")
     if keep is not None and not 0 < keep <= 1:
         raise UserError(f"--keep {keep:g}: allowed: above 0, at most 1")
-    if size_mb is not None and not size_mb > 0:
+    if size_mb is not None and not 0 < size_mb < math.inf:
         raise UserError(f"--size-mb {size_mb:g}: allowed: above 0")
     methods.get(method)
     loaded = load_config(config, overrides or [])

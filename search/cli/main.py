@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
 
+REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+"""What the system says of a place that the user has to change, whichever code came upon it."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``paredown`` with ``arguments`` (default: those of the process) and exit.
@@ -51,6 +54,10 @@ def _failed(error: Exception, *, debug: bool) -> int:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = f"the disk is full ({error.filename or 'no file named'})"
         return _say(f"{what}; free some space and give the same command again", FAILED, debug=debug)
+    if isinstance(error, OSError) and error.errno in REFUSED and error.filename is not None:
+        return _say(
+            one_line(f"{error.filename}: cannot be read or written ({error.strerror})"), WRONG_INPUT, debug=debug
+        )
     where = "" if debug else f" ({_write_log(error)}--debug shows the traceback)"
     return _say(f"{one_line(f'{type(error).__name__}: {error}', 400)}{where}", FAILED, debug=debug)
 

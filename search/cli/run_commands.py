@@ -31,6 +31,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 REFRESH_S = 2.0
 
+MOST_DIGITS = 19
+"""No run has a trial whose number has more; Python reads none of thousands."""
+
 
 def status(
     run: RunFolder,
@@ -139,7 +142,7 @@ def _find_plan(target: Path, trial: str | None) -> tuple[Plan, Signature | None]
         places = [folder / "signature.json" for folder in (target.absolute().parent, target.absolute().parent.parent)]
         file = next((place for place in places if place.is_file()), None)
         plan = Plan.read(target)
-        signature = Signature.from_json(file.read_text(encoding="utf-8")) if file is not None else None
+        signature = Signature.read(file) if file is not None else None
         # a plan names the signature that it was made for; another teacher's would give wrong bytes
         return plan, signature if signature is not None and signature.hash == plan.student.signature else None
     run = Run(target)
@@ -168,7 +171,7 @@ def _numbers(numbers: tuple[tuple[str, int | str], ...]) -> str:
 
 def trial_name(text: str) -> str | int:
     """Return a trial's id as it stands, or its number: ``7`` is the trial with number 7."""
-    return int(text) if text.isdecimal() else text
+    return int(text) if text.isdecimal() and len(text) < MOST_DIGITS else text
 
 
 def measure(

@@ -120,10 +120,14 @@ def _pick(
 ) -> Pick:
     from analysis.run import Run
 
+    upper = _bounds("--max", maximum)
+    for name, option, short_form in (("size_mb", "size-mb", max_size_mb), ("latency_ms", "latency-ms", max_latency_ms)):
+        if short_form is not None and name in upper:
+            raise UserError(f"--max {name} and --max-{option} are the same bound; keep one of them")
     return Run(run).pick(
         max_drop=max_drop,
         min=_bounds("--min", minimum),
-        max=_bounds("--max", maximum),
+        max=upper,
         max_size_mb=max_size_mb,
         max_latency_ms=max_latency_ms,
         knee=knee,
@@ -136,6 +140,8 @@ def _bounds(option: str, given: list[str] | None) -> dict[str, float]:
     bounds: dict[str, float] = {}
     for text in given or []:
         name, equals, value = text.partition("=")
+        if name.strip() in bounds:
+            raise UserError(f"{option} {text}: {name.strip()} is given twice; keep one of them")
         try:
             bounds[name.strip()] = float(value)
         except ValueError:

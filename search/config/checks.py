@@ -61,6 +61,9 @@ def _columns(config: Config) -> Iterator[Problem]:
         if role not in kind.columns:
             allowed = ", ".join(kind.columns)
             yield Problem(("task", "columns", role), f"{name!r}: {kind.name} has no such column; allowed: {allowed}")
+    given = [name for role, name in config.task.columns.model_dump().items() if role in kind.columns]
+    for name in {name for name in given if given.count(name) > 1}:
+        yield Problem(("task", "columns"), f"{name!r} is given for two columns; each needs one of its own")
     if config.task.labels and not kind.names:
         yield Problem(("task", "labels"), f"{kind.name} has no labels that could have names")
 

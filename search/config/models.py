@@ -91,7 +91,8 @@ Kind: TypeAlias = Literal["qkv", "attn_out", "ffn_in", "ffn_out", "embedding", "
 Files: TypeAlias = str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None
 Names: TypeAlias = Annotated[tuple[str, ...], Field(strict=False)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
-Count: TypeAlias = Annotated[int, Field(ge=1)]
+Count: TypeAlias = Annotated[int, Field(ge=1, le=10_000_000)]
+Epochs: TypeAlias = Annotated[float, Field(gt=0, le=10_000)]
 
 
 class Section(BaseModel):
@@ -111,7 +112,7 @@ class Sparing(Section):
 class FineTune(Section):
     """How a teacher is made from a backbone."""
 
-    num_train_epochs: Positive = 2
+    num_train_epochs: Epochs = 2
     learning_rate: Positive = 1e-4
 
 
@@ -265,25 +266,31 @@ class Confirm(Section):
 class Final(Section):
     """What ``paredown train`` runs by default; it ends early after so many looks at validation without a gain."""
 
-    num_train_epochs: Positive = 3
+    num_train_epochs: Epochs = 3
     early_stopping_patience: Count | None = 3
 
 
 class Latency(Section):
-    """What latency is measured on."""
+    """What latency is measured on; ``hardware`` names kinds of nodes of a cluster, each of which measures the front."""
 
     batch_size: Count = 1
     sequence_length: Annotated[int, Field(ge=2, le=8192)] = 32
     threads: Count = 1
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
     runtime: Literal["torch", "onnxruntime", "onnxruntime-int8"] = "torch"
+    hardware: Names = ()
+
+    @model_serializer(mode="wrap")
+    def _without_hardware(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in write(self).items() if key != "hardware" or value}
 
 
 class Resources(Section):
-    """What one trial occupies."""
+    """What one trial occupies, and how many seconds it may show no sign of life before it is given up (None: ever)."""
 
     cpu: Positive = 1
     gpu: Annotated[float, Field(ge=0)] = 0
+    stall_s: Positive | None = 1800
 
 
 class Run(Section):

@@ -13,6 +13,21 @@ from search.config.root import Config
 from spaces.errors import UserError, did_you_mean
 from spaces.plain_yaml import Key, Lines
 
+LISTED: tuple[Key, ...] = (
+    *(("task", "data", split) for split in ("train", "validation", "test")),
+    ("search", "warm_start"),
+)
+"""Keys whose value is one text or a list of them."""
+
+WORDS = (
+    ("Input should", "it should"),
+    ("String should", "it should"),
+    ("Tuple should", "it should"),
+    (" after validation", ""),
+    ("a valid tuple", "a list"),
+)
+"""Python's words, and those of whoever writes YAML."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -50,7 +65,12 @@ class Origin:
 def problems_of(error: ValidationError) -> list[Problem]:
     """Return pydantic's errors as sentences, unknown keys first: they often explain the missing ones."""
     found = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
-    return [_problem(dict(item)) for item in found]
+    return [_problem(dict(item)) for item in found if not _is_second_branch(item["loc"])]
+
+
+def _is_second_branch(key: Key) -> bool:
+    """Whether pydantic tells here what a list would have had to be, after it told that the value is no text."""
+    return any(key[: len(listed)] == listed and key[len(listed) :] not in ((), ("str",)) for listed in LISTED)
 
 
 def unknown_word(word: object, allowed: Sequence[str]) -> str:
@@ -60,6 +80,10 @@ def unknown_word(word: object, allowed: Sequence[str]) -> str:
 
 def _problem(item: dict[str, Any]) -> Problem:
     key, value = tuple(item["loc"]), item["input"]
+    if key[:-1] in LISTED:
+        return Problem(key[:-1], f"{value!r} is not allowed: a text, or a list of at least one")
+    if key[-1:] == ("[key]",):
+        key = key[:-1]
     match item["type"]:
         case "extra_forbidden":
             allowed = keys_at(key[:-1])
@@ -70,10 +94,14 @@ def _problem(item: dict[str, Any]) -> Problem:
         case "literal_error":
             return Problem(key, unknown_word(value, re.findall(r"'([^']*)'", item["ctx"]["expected"])))
         case "model_type" | "dict_type":
-            return Problem(key, f"{value!r} is not allowed: keys and values are expected ({', '.join(keys_at(key))})")
+            known = keys_at(key)
+            inside = f" ({', '.join(known)})" if known else ""
+            return Problem(key, f"{value!r} is not allowed: keys and values are expected{inside}")
         case "value_error":
             return Problem(key, str(item["ctx"]["error"]))
-    rule = item["msg"].replace("Input should", "it should").replace("String should", "it should")
+    rule = item["msg"]
+    for theirs, ours in WORDS:
+        rule = rule.replace(theirs, ours)
     return Problem(key, f"{value!r} is not allowed: {rule[0].lower()}{rule[1:]}")
 
 

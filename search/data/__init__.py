@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from search.config.models import Task
-from search.data.columns import read_rows, renamed
+from search.data.columns import read_rows, renamed, unused_names
 from search.data.labels import in_order, label_names, to_split
 from search.data.lines import Lines
 from search.data.read import Table, read_files, read_hub, read_memory, save_memory
@@ -62,11 +62,10 @@ def _assemble(
     task: Task, tables: Mapping[str, Table], unlabelled: Table | None, order: Sequence[str] | None = None
 ) -> TaskData:
     kind = KINDS[task.kind]
-    rows = {
-        name: renamed(read_rows(table, kind, task.columns), task.labels)
-        for name, table in tables.items()
-        if not _withheld(name, table, task)
+    written = {
+        name: read_rows(table, kind, task.columns) for name, table in tables.items() if not _withheld(name, table, task)
     }
+    rows = {name: renamed(split, task.labels) for name, split in written.items()}
     labels, warnings = label_names(kind, rows["train"], [r for name, r in rows.items() if name != "train"])
     labels = in_order(labels, order)
     splits = {name: to_split(r, kind, labels) for name, r in rows.items()}
@@ -79,6 +78,7 @@ def _assemble(
     others = {name: split for name, split in splits.items() if name in ("validation", "test")}
     compare = shared_contexts if kind.target == "answers" else overlaps
     warnings += compare(splits["train"], others)
+    warnings += unused_names(written.values(), task.labels)
     warnings += [f"{name}: {r.empty_texts} rows have no text" for name, r in rows.items() if r.empty_texts]
     return _task_data(kind, splits, labels, warnings)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -61,6 +61,19 @@ def renamed(rows: Rows, names: Mapping[str, str]) -> Rows:
         return [new(item) for item in value] if isinstance(value, list) else names.get(value, value)
 
     return replace(rows, targets=new(rows.targets)) if names and rows.targets is not None else rows
+
+
+def unused_names(splits: Iterable[Rows], names: Mapping[str, str]) -> list[str]:
+    """Return a warning for each label or tag to which ``names`` gives a new name and that no row has."""
+    if not names:
+        return []
+    lists: Any = [target if isinstance(target, list) else [target] for rows in splits for target in rows.targets or ()]
+    known = {label for labels in lists for label in labels if isinstance(label, str)}
+    return [
+        f"task.labels: no row has {old!r}{did_you_mean(old, sorted(known))}, so that its new name is not used"
+        for old in names
+        if old not in known
+    ]
 
 
 def _token_rows(table: Table, columns: Columns, labelled: bool) -> Rows:

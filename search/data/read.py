@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spaces.errors import UserError
+from spaces.errors import UserError, one_line
 from spaces.reading import parse_json
 
 if TYPE_CHECKING:
@@ -134,6 +134,9 @@ def _read_delimited(file: Path) -> Table:
 
     tab = file.suffix.lower() == ".tsv"
     quoting: Any = csv.QUOTE_NONE if tab else csv.QUOTE_MINIMAL
+    with file.open(encoding="utf-8-sig", newline="") as stream:  # pandas gives the second of a name another one
+        header = csv.reader(stream, delimiter="\t" if tab else ",", quoting=quoting)
+        _refuse_twice(next(header, []), str(file))
     with warnings.catch_warnings():
         # pandas only warns when a row has more cells than the header, and would drop or shift them
         warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -197,8 +200,8 @@ def _read_folder(folder: Path) -> Table:
         raise UserError(f"{folder}: this folder is no data set that datasets saved{hint}")
     try:
         return _from_dataset(datasets.load_from_disk(str(folder)), str(folder))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: the data set cannot be loaded: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # datasets takes its files for its own, and raises whatever they lead to
+        raise UserError(f"{folder}: the data set cannot be loaded ({one_line(str(error))})") from error
 
 
 _READERS: dict[str, Callable[[Path], Table]] = {
@@ -216,7 +219,14 @@ def _from_rows(rows: Sequence[Mapping[str, Any]], name: str) -> Table:
 
 
 def _from_frame(frame: pd.DataFrame, name: str) -> Table:
+    _refuse_twice([str(column) for column in frame.columns], name)
     return Table(name, {str(column): _plain(frame[column]) for column in frame.columns})
+
+
+def _refuse_twice(columns: Sequence[str], name: str) -> None:
+    twice = next((column for column in columns if columns.count(column) > 1), None)
+    if twice is not None:
+        raise UserError(f"{name}: two columns are called {twice!r}; rename one")
 
 
 def _from_dataset(dataset: Any, name: str) -> Table:

@@ -104,6 +104,7 @@ def find_warm_start(config: Config, space: Space | LstmSpace, info: Mapping[str,
 
 def check_sources(config: Config) -> None:
     """Raise UserError for a source of ``search.warm_start`` that is not there, before anything is trained."""
+    from analysis.run import Run
     from search.config.fill import preset_files
     from search.config.problems import unknown_word
 
@@ -117,6 +118,11 @@ def check_sources(config: Config) -> None:
                 f"search.warm_start: {source} is neither a run folder nor a plan's JSON file; allowed: these, or "
                 f"{WARM_PRESET}NAME"
             )
+        if name == source:
+            try:
+                Run(source) if Path(source).is_dir() else Plan.read(Path(source))
+            except UserError as error:
+                raise UserError(f"search.warm_start: {error}") from error
 
 
 def read_or_find(folder: Path, config: Config, space: Space | LstmSpace, info: Mapping[str, Any]) -> WarmStart:

@@ -192,3 +192,14 @@ def test_a_line_that_is_no_trial_is_refused_by_its_key(change: dict[str, object]
     with pytest.raises(UserError, match=said) as told:
         _ = Run(folder).trials
     assert "trials.jsonl: trial 2" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("trial", {}), ("trial", "../x"), ("step", "ten"), ("step", [1]), ("metric", True)]
+)
+def test_a_line_that_is_no_rung_is_refused_by_its_key(make_run: MakeRun, key: str, value: object) -> None:
+    folder = make_run()
+    rung = {"trial": "t00000", "rung": 1, "step": 5, "seconds": 1.0, "loss": None, "metric": 0.5} | {key: value}
+    (folder / "rungs.jsonl").write_text(json.dumps(rung) + "\n")
+    with pytest.raises(UserError, match=rf"rungs\.jsonl: rung 1: key '{key}' is .*; expected"):
+        _ = Run(folder).rungs

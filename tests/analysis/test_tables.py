@@ -97,6 +97,15 @@ def test_a_good_run_is_all_good(run_folder: Path) -> None:
     assert set(found.values()) == {"good"}
 
 
+def test_a_teacher_no_better_than_chance_is_bad_whichever_way_its_metric_goes(make_run: MakeRun) -> None:
+    for metric, chance in (("accuracy", 1.0), ("perplexity", 1.0), ("accuracy", 0.0), ("perplexity", 1e9)):
+        folder = make_run(trials=12, metric=metric)
+        info = json.loads((folder / "run.json").read_text()) | {"chance": chance}
+        (folder / "run.json").write_text(json.dumps(info))
+        bad = levels(Run(folder)).get("teacher") == "bad"
+        assert bad == (chance == 1.0)
+
+
 def test_failures_are_counted_with_their_commonest_reason(make_run: MakeRun) -> None:
     run = Run(make_run(trials=10, states=("FAIL", "FAIL", "COMPLETE")))
     check = next(c for c in health(run) if c.name == "failures")

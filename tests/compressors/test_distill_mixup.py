@@ -129,5 +129,5 @@ def test_a_model_without_a_table_of_words_is_refused() -> None:
 
 
 def test_a_mixture_needs_a_share_that_is_not_negative() -> None:
-    with pytest.raises(UserError, match=r"mixup must be 0 or more, not -0\.4"):
+    with pytest.raises(UserError, match=r"mixup is -0\.4; allowed: 0 or more"):
         Distillation(mixup=-0.4)

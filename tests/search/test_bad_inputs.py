@@ -16,6 +16,7 @@ from search.cli import main
 from tests.search.bad.configs import FILES, KEYS
 from tests.search.bad.data import DATA
 from tests.search.bad.files import MODELS, RECIPES, RUNS, TEACHERS
+from tests.search.bad.options import OPTIONS
 from tests.search.bad.project import Case, Project
 
 TABLES = {
@@ -26,6 +27,7 @@ TABLES = {
     "Recipes and plans": RECIPES,
     "Runs": RUNS,
     "Model folders": MODELS,
+    "Keys, options and places": OPTIONS,
 }
 CASES = [(title, case) for title, cases in TABLES.items() for case in cases]
 PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
@@ -137,5 +139,6 @@ def _page() -> Iterator[str]:
         for case in cases:
             sentence = SAID[f"{title}/{case.what}"].removeprefix("error: ")
             shown = sentence if len(sentence) <= 400 else f"{sentence[:160]} ... {sentence[-120:]}"
-            cells = (case.what, f"`{' '.join(case.command)}`", shown)
+            words = " ".join(word or "''" for word in case.command)
+            cells = (case.what, f"`{words if len(words) <= 100 else f'{words[:80]} ...'}`", shown)
             yield f"| {' | '.join(cell.replace('|', chr(92) + '|').replace('<', '&lt;') for cell in cells)} |\n"

@@ -254,7 +254,11 @@ def test_search_prints_the_front_and_what_to_do_next(
         seen.update(dir=config.run.dir, trials=config.search.trials, address=address)
         return Run(run)
 
-    fake(monkeypatch, "search.forecast", forecast=lambda config: SimpleNamespace(rows=lambda: [("time", "1 h")]))
+    fake(
+        monkeypatch,
+        "search.forecast",
+        forecast=lambda config: SimpleNamespace(rows=lambda: [("time", "1 h")], disk_mb=1),
+    )
     fake(monkeypatch, "search.launch", run_search=run_search)
     code, out, _ = cli("search", config, "search.trials=5", "--run", run, "--address", "auto")
     assert code == 0

@@ -320,3 +320,12 @@ def test_transfer_text_of_any_size_is_read_line_by_line(tmp_path: Path) -> None:
     assert text[1:3] == ["zwei", "drei"]
     (tmp_path / "more.txt").write_bytes(b"fine\n\xff\xfe")
     assert "byte 5 is not UTF-8" in sentence(lambda: load_data(task(base=tmp_path, transfer="more.txt")))
+
+
+def test_a_new_name_for_a_label_that_no_row_has_is_warned_of() -> None:
+    rows = [{"text": f"word {n}", "label": ("bad", "good")[n % 2]} for n in range(20)]
+    named = task().model_copy(update={"labels": {"bad": "negative", "goood": "positive"}})
+    data = data_from(named, train=rows, validation=rows[:4])
+    (said,) = [warning for warning in data.warnings if "task.labels" in warning]
+    assert said == "task.labels: no row has 'goood' (did you mean 'good'?), so that its new name is not used"
+    assert data.labels == ("good", "negative")

@@ -176,6 +176,23 @@ def test_a_url_nobody_can_open_is_one_sentence() -> None:
         pass
 
 
+def test_files_at_a_url_that_no_search_wrote_are_left_alone(url: str) -> None:
+    fs, root = fsspec.core.url_to_fs(url)
+    fs.makedirs(f"{root}/teacher", exist_ok=True)
+    fs.pipe_file(f"{root}/teacher/model.safetensors", b"mine")
+    with pytest.raises(UserError, match=r"run\.dir: .* holds teacher and is no run"), held_folder(url, never):
+        pass
+    assert there(url) == {"teacher/model.safetensors": "mine"}
+
+
+def test_files_beside_a_run_may_lie_in_its_folder_from_the_start(tmp_path: Path) -> None:
+    write(tmp_path, nohup_out="what the shell writes")
+    with held_folder(str(tmp_path), never):
+        write(tmp_path, config_yaml="of the run")
+    with held_folder(str(tmp_path), never):
+        assert (tmp_path / "config.yaml").exists()
+
+
 def test_a_folder_is_its_own_place(tmp_path: Path) -> None:
     assert folder_of(str(tmp_path)) == tmp_path
     assert folder_of("memory://a/run").name.startswith("run-")

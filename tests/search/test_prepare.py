@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from search.config import Config
-from search.prepare import data_facts, refuse_changed_data
+from search.prepare import data_facts, facts_of, refuse_changed_data
+from search.tasks import TaskSpec
+from search.worker import WorkSpec
 from search.workspace import open_workspace
 from spaces.errors import UserError
 
@@ -29,3 +31,14 @@ def test_data_that_changed_since_the_run_began_are_refused(
         files[split].write_text(files[split].read_text() + "w1 w2,hot\n")
     with pytest.raises(UserError, match=r"task.data: validation and test changed since the run began"):
         refuse_changed_data(config, known, teacher)
+
+
+def test_a_teacher_no_better_than_chance_is_warned_of(
+    configure: Configure, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = WorkSpec(configure().to_yaml(), str(cache))
+    assert not [said for said in facts_of(work, 1, lambda *step: None)["warnings"] if "teacher" in said]
+    monkeypatch.setattr(TaskSpec, "chance", lambda self, labels: 1.0)
+    (said,) = [said for said in facts_of(work, 1, lambda *step: None)["warnings"] if "teacher" in said]
+    assert "accuracy is" in said
+    assert "no better than the 1.000 of answers that ignore the input" in said

@@ -68,3 +68,24 @@ def test_transposed_layers_are_told_by_their_bias() -> None:
 def test_names_with_numbers_sort_as_people_count() -> None:
     names = ["layer.10.w", "layer.9.w", "layer.9.a", "b", "layer.1.w"]
     assert sorted(names, key=natural_key) == ["b", "layer.1.w", "layer.9.a", "layer.9.w", "layer.10.w"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("layers", -1), ("heads", True), ("repeats", 10**9), ("repeats", "2"), ("architecture", []), ("hidden_size", 1e3)],
+)
+def test_a_value_that_is_no_such_thing_is_refused_with_the_file(
+    tiny: Signature, tmp_path: Path, key: str, value: object
+) -> None:
+    file = tmp_path / "signature.json"
+    file.write_text(json.dumps(tiny.as_dict() | {key: value}))
+    with pytest.raises(UserError, match=r"signature\.json: signature: this is none"):
+        Signature.read(file)
+
+
+@pytest.mark.parametrize("dtype", [["F32"], "F33", None])
+def test_a_tensor_of_no_known_dtype_is_refused(tiny: Signature, dtype: object) -> None:
+    value = tiny.as_dict()
+    value["tensors"][0][1] = dtype
+    with pytest.raises(UserError, match="this is none"):
+        Signature.from_dict(value)

@@ -168,7 +168,7 @@ RECIPES = (
         "a plan with a learning rate of 0",
         sets("plan.json", "distillation.learning_rate", 0),
         ("show", "plan.json"),
-        ("must be above 0",),
+        ("learning_rate is 0.0; allowed: above 0",),
     ),
     Case(
         "a plan with half a rank",
