@@ -4,9 +4,9 @@
 
 CPU seconds of one thread. Layers and width: untrained BERTs; what is timed are the low-rank curves (whose
 eigen-decompositions need width^3), building a low-rank student from kept components, and a training step on 512 tokens;
-the bytes of its file. Data: synthetic rows of 4 to 24 tokens; laying out an epoch, a batch with its teacher outputs, and the teacher's
-pass (a BERT of 2 x 64, hidden states of both layers), with the largest anonymous memory that this process had in it:
-what is mapped from disk is not counted. How the driver grows with trials is measured by scale.py.
+the bytes of its file. Data: synthetic rows of 4 to 24 tokens; laying out an epoch, a batch with its teacher outputs,
+and the teacher's pass (a BERT of 2 x 64, hidden states of both layers), with the largest anonymous memory that this
+process had in it: what is mapped from disk is not counted. How the driver grows with trials is measured by scale.py.
 """
 
 from __future__ import annotations
