@@ -35,13 +35,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--keep", type=float, default=0.2)
+    parser.add_argument("--parts", nargs="+", default=["trials", "worker"], choices=["trials", "worker"])
     parser.add_argument("--out", type=Path, default=RESULTS / "speed_parallel.json")
     arguments = parser.parse_args()
-    calls = (
-        lambda: side_by_side(arguments.config, arguments.keep, arguments.steps),
-        lambda: gaps(arguments.config, arguments.trials),
-    )
-    record(arguments.out, (call() for call in calls), steps=arguments.steps, keep=arguments.keep)
+    calls = {
+        "trials": lambda: side_by_side(arguments.config, arguments.keep, arguments.steps),
+        "worker": lambda: gaps(arguments.config, arguments.trials),
+    }
+    rows = (calls[part]() for part in arguments.parts)
+    record(arguments.out, rows, steps=arguments.steps, keep=arguments.keep)
 
 
 def side_by_side(config: str, keep: float, steps: int) -> dict[str, Any]:
@@ -140,6 +142,7 @@ class Bare:
 
 def gaps(config_file: str, trials: int) -> dict[str, Any]:
     """Return the seconds between the end of a trial and the beginning of the next in the same worker."""
+    import search.launch
     import search.tune
     from search.api import search as run_search
 
@@ -157,6 +160,7 @@ def gaps(config_file: str, trials: int) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory() as folder,
         patch.object(search.tune.ConductedScheduler, "on_trial_result", on_trial_result),
+        patch.object(search.launch, "conclude_run", lambda *arguments: None),
     ):
         short = [f"search.trials={trials}", "fidelity.max_steps=3", "search.max_concurrent=1"]
         run_search(config_file, overrides=[*short, "early_stopping.enabled=false", f"run.dir={folder}/run"])
