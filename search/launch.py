@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +114,7 @@ def _search(config: Config, store: RunStore, objectives: list[Objective], consol
 
 def _run_and_finish(config: Config, conductor: Conductor, info: dict[str, Any], console: Console, halt: Halt) -> None:
     store = conductor.store
-    work = _work(config, store, info["teacher"]["latency_ms"], teacher=str(store.folder / "teacher"))
+    work = _work(config, store, info["teacher"])
     store.json("run.json", info | {"state": "RUNNING"})
     state = "INTERRUPTED"
     try:
@@ -192,20 +193,21 @@ def make_conductor(config: Config, store: RunStore, objectives: list[Objective],
     )
 
 
-def _work(config: Config, store: RunStore, quiet_ms: float | None, teacher: str | None = None) -> WorkSpec:
+def _work(config: Config, store: RunStore, teacher: Mapping[str, Any] | None) -> WorkSpec:
+    """Return what workers need; ``teacher`` is what ``run.json`` says of the run's own copy, once it is made."""
     limits = tuple((name, limit) for name, limit in config.constraints.items() if name.startswith(MEASURED))
     threads = max(1, int(config.resources.cpu))
-    files = driver_files(store.folder / "ray")
     return WorkSpec(
         config.to_yaml(),
         str(cache_folder()),
-        quiet_ms,
-        threads,
-        limits,
-        teacher,
-        config.resources.gpu,
-        files,
-        config.resources.stall_s,
+        quiet_ms=teacher["latency_ms"] if teacher else None,
+        threads=threads,
+        limits=limits,
+        teacher=str(store.folder / "teacher") if teacher else None,
+        gpu=config.resources.gpu,
+        driver=driver_files(store.folder / "ray"),
+        stall_s=config.resources.stall_s,
+        teacher_hash=teacher["hash"] if teacher else None,
     )
 
 
