@@ -31,6 +31,7 @@ INFO: Mapping[str, tuple[type, ...]] = {
     "versions": (dict,),
     "host": (dict,),
     "counts": (dict,),
+    "files": (dict,),
     "hypervolume": (dict,),
     "refused": (int,),
     "seed": (int,),

@@ -46,9 +46,13 @@ CORRUPTED = (
     "trials.parquet",
     "front.parquet",
     "run.json",
+    *("config.yaml", "signature.json", "curves.npz", "teacher/*"),
     "plans/*.json",
     "checkpoints/*/state.safetensors",
 )
+
+CALLED = {"plans": "plan", "teacher": "teacher"}
+"""Files that are called by their folder."""
 
 
 def inputs(folder: Path) -> Path:
@@ -216,7 +220,7 @@ class Campaign:
             else:
                 stream.seek(place)
                 stream.write(self.drawn.randbytes(64))
-        self.injected[f"{kind} {file.name if 'state' not in file.name else 'checkpoint'}"] += 1
+        self.injected[f"{kind} {CALLED.get(file.parent.name, file.name)}"] += 1
 
     def _observe(self) -> None:
         """Note the rows that are there when nobody writes: they must all be there at the end."""
@@ -371,6 +375,7 @@ def keep_prepared(run: Path, template: Path) -> None:
     shutil.copytree(run / "teacher", template / "teacher")
     info = json.loads((template / "run.json").read_text())
     info["hypervolume"].pop("value", None)
+    info.pop("files", None)  # of that run's config
     for name in ("run.json", ".run.json.copy"):
         (template / name).write_text(json.dumps(info | {"state": "RUNNING", "refused": 0}))
 

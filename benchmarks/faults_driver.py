@@ -165,7 +165,7 @@ def search_alone(config: str, address: str) -> None:
     from search import launch
     from search.config import load_config
 
-    launch._finish = lambda *_: None
+    launch.conclude_run = lambda *_: None
     try:
         found = launch.run_search(load_config(config, []), address=address)
     except launch.UserError as error:

@@ -190,7 +190,8 @@ def ray_of(concurrent: int) -> Any:
 
     @contextmanager
     def session() -> Any:
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
+        small = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 200_000_000}
+        ray.init(address="local", num_cpus=2, **small)
         try:
             yield
         finally:

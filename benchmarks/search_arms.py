@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,6 +104,42 @@ def guide_of(world: World, seed: int, ways: Ways | None) -> Guide:
     return Guide(
         world.space, OBJECTIVES, worst=limits, best=world.facts.teacher, sequence_length=length, seed=seed, ways=ways
     )
+
+
+def moasha(python: Path) -> Arm:
+    """Return Syne Tune's MOASHA, run by an interpreter that has it: random explicit plans, stopped by rank.
+
+    It gets the steps that ``trials`` whole trials take, and starts more trials than these as it stops some.
+    """
+
+    def run(world: World, trials: int, seed: int) -> Iterator[Trial]:
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler("random", seed))
+        where, rng, left = ExplicitSpace(world.space), np.random.default_rng([seed, 1]), trials * STEPS[-1]
+        command = [str(python), str(Path(__file__).with_name("search_moasha.py")), str(seed)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as scheduler:
+            for number in count():
+                plan = where.suggest(study.ask())
+                seen, size = world.seen(plan, rng), world.size_mb(plan)
+                metrics = [*world.rungs(plan, seen)[1:], seen]
+                tellings = [{"rung": 3**n, "error": 1 - m, "size_mb": size} for n, m in enumerate(metrics)]
+                at = next(n for n, told in enumerate(tellings) if stops(scheduler, {"trial": number, **told}))
+                left -= STEPS[at]
+                if left < 0:
+                    break
+                yield Trial(plan, metrics[at], size, STEPS[at], complete=STEPS[at] == STEPS[-1])
+            assert scheduler.stdin is not None
+            scheduler.stdin.close()
+
+    return run
+
+
+def stops(process: subprocess.Popen[str], told: dict[str, Any]) -> bool:
+    """Tell a scheduler's process of a rung and return whether the trial ends there."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(told) + "\n")
+    process.stdin.flush()
+    return process.stdout.readline().strip() == "STOP"
 
 
 def turns(world: World, trials: int, seed: int) -> Iterator[Trial]:

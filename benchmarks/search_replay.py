@@ -41,12 +41,11 @@ class Facts:
     data: dict[str, str]
 
 
-def load_table(folder: Path, name: str) -> tuple[pd.DataFrame, Facts, Signature, Curves]:
-    """Read a committed table: trials, facts, and the teacher's signature and curves."""
-    table = pd.read_parquet(folder / f"{name}.parquet")
+def load_facts(folder: Path, name: str) -> tuple[Facts, Signature, Curves]:
+    """Read what lies beside a committed table: facts, and the teacher's signature and curves."""
     facts = Facts(**json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
     signature = Signature.from_json((folder / f"{name}.signature.json").read_text(encoding="utf-8"))
-    return table, facts, signature, Curves.load(folder / f"{name}.curves.npz")
+    return facts, signature, Curves.load(folder / f"{name}.curves.npz")
 
 
 class World:

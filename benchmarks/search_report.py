@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-NEAR = 0.95
+NEAR, TRIAL = 0.95, 60
+"""The share of the reference volume that counts as reaching it; the steps of a whole trial."""
 WIDTH, HEIGHT, LEFT, BOTTOM, RIGHT, TOP = 860, 420, 60, 44, 200, 16
 COLOURS = ("#0b6e4f", "#c8553d", "#e0a458", "#3d5a80", "#98c1d9", "#7d4f9e", "#b58db6", "#555555", "#aaaaaa", "#d1495b")
 
@@ -36,11 +37,18 @@ def reference(arms: Mapping[str, Rows]) -> float:
 
 
 def reached(row: Mapping[str, Any], level: float) -> float:
-    """Return the number of trials after which the volume is at least ``level`` and stays there; infinite if never."""
+    """Return after how many whole trials' steps the volume is at least ``level`` and stays there; infinite if never."""
     volumes = np.array(row["volume"])
     below = np.flatnonzero(volumes < level)
     first = 0 if len(below) == 0 else int(below[-1]) + 1
-    return float(first + 1) if first < len(volumes) else float("inf")
+    return row["steps"][first] / TRIAL if first < len(volumes) else float("inf")
+
+
+def after(row: Mapping[str, Any], trials: int) -> float | None:
+    """Return the volume after the steps of so many whole trials; None where the arm had fewer."""
+    within = np.flatnonzero(np.array(row["steps"]) <= trials * TRIAL)
+    enough = row["steps"][-1] > (trials - 1) * TRIAL
+    return float(row["volume"][within[-1]]) if enough and len(within) else None
 
 
 def arms_table(arms: Mapping[str, Rows]) -> str:
@@ -56,7 +64,8 @@ def arms_table(arms: Mapping[str, Rows]) -> str:
         "|---|" + "---|" * (len(at) + 1),
     ]
     for name, rows in arms.items():
-        cells = [f"{median(r['volume'][n - 1] for r in rows):.3f}" if len(rows[0]["volume"]) >= n else "" for n in at]
+        columns = [[v for r in rows if (v := after(r, n)) is not None] for n in at]
+        cells = [f"{median(column):.3f}" if len(column) == len(rows) else "" for column in columns]
         counts = sorted(reached(r, NEAR * most) for r in rows)
         said = f"{number(median(counts), rows)} ({number(counts[0], rows)} to {number(counts[-1], rows)})"
         lines.append(f"| {name} | {' | '.join(cells)} | {said} |")
@@ -64,8 +73,8 @@ def arms_table(arms: Mapping[str, Rows]) -> str:
 
 
 def number(count: float, rows: Rows) -> str:
-    """Return a count of trials; more than there were, where it was not reached."""
-    return f"{count:.0f}" if np.isfinite(count) else f"> {len(rows[0]['volume'])}"
+    """Return a number of whole trials; more than there were, where it was not reached."""
+    return f"{count:.0f}" if np.isfinite(count) else f"> {max(r['steps'][-1] for r in rows) / TRIAL:.0f}"
 
 
 def stopping_table(rows: Rows) -> str:
@@ -121,14 +130,15 @@ def draw(rows: Rows) -> str:
     parts.append(f'<text x="{LEFT}" y="{HEIGHT - 6}">training steps; median hypervolume, lowest to highest seed</text>')
     for n, (name, found) in enumerate(arms.items()):
         colour = COLOURS[n % len(COLOURS)]
-        volumes, steps = np.array([r["volume"] for r in found]), found[0]["steps"]
+        steps = np.arange(TRIAL, min(r["steps"][-1] for r in found) + 1, TRIAL)
+        volumes = np.array([[after(r, s // TRIAL) or 0.0 for s in steps] for r in found])
         upper = [place(s, v) for s, v in zip(steps, volumes.max(axis=0), strict=True)]
         under = [place(s, v) for s, v in zip(steps, volumes.min(axis=0), strict=True)]
         parts.append(f'<polygon points="{" ".join(upper + under[::-1])}" fill="{colour}" opacity="0.12"/>')
         middle = [place(s, v) for s, v in zip(steps, np.median(volumes, axis=0), strict=True)]
         parts.append(f'<polyline points="{" ".join(middle)}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        y = TOP + 14 + 20 * n
+        line = TOP + 14 + 20 * n
         at = WIDTH - RIGHT + 12
-        parts.append(f'<line x1="{at}" y1="{y - 4}" x2="{at + 20}" y2="{y - 4}" stroke="{colour}" stroke-width="3"/>')
-        parts.append(f'<text x="{WIDTH - RIGHT + 38}" y="{y}">{name}</text>')
+        parts.append(f'<line x1="{at}" y1="{line}" x2="{at + 20}" y2="{line}" stroke="{colour}" stroke-width="3"/>')
+        parts.append(f'<text x="{WIDTH - RIGHT + 38}" y="{line + 4}">{name}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"

@@ -29,25 +29,24 @@ if TYPE_CHECKING:
 TABLES = Path("benchmarks/results/search")
 TRIALS = {"GP": 48, "GP, explicit": 48, "guided": 60, "turns": 60}
 """How many trials an arm has, others 120: more take hours (GP) or are not asked for."""
-STOPPED_TRIALS, NEAR = 60, 0.95
+STOPPED_TRIALS = 60
 
 
 def main() -> None:
     """Build a table, replay, or print what was replayed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    table = commands.add_parser("table")
-    table.add_argument("folder", type=Path)
-    table.add_argument("--rows", type=int, default=160)
-    table.add_argument("--lines", type=Path, help="where rows go one by one; default: beside the table")
-    replayed = commands.add_parser("replay")
-    replayed.add_argument("--seeds", type=int, default=5)
-    replayed.add_argument("--only", help="arms, separated by semicolons")
-    report = commands.add_parser("report")
-    report.add_argument("--plot", type=Path)
+    table, replayed, report = (commands.add_parser(name) for name in ("table", "replay", "report"))
     for command in (table, replayed, report):
         command.add_argument("name")
         command.add_argument("--tables", type=Path, default=TABLES)
+    table.add_argument("folder", type=Path)
+    table.add_argument("--rows", type=int, default=160)
+    table.add_argument("--lines", type=Path, help="where rows go one by one; default: beside the table")
+    replayed.add_argument("--seeds", type=int, default=5)
+    replayed.add_argument("--moasha", type=Path, help="an interpreter that has Syne Tune: see search_moasha.py")
+    replayed.add_argument("--only", help="arms, separated by semicolons")
+    report.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     {"table": make_table, "replay": replay, "report": say}[arguments.command](arguments)
 
@@ -68,12 +67,13 @@ def make_table(arguments: argparse.Namespace) -> None:
 
 def world_of(tables: Path, name: str) -> World:
     """Return the world of a committed table."""
-    from search_replay import World, load_table
+    from search_replay import World, load_facts
     from search_table import config_of
 
     from search.workspace import make_space
 
-    table, facts, signature, curves = load_table(tables, name)
+    table = pd.read_parquet(tables / f"{name}.parquet")
+    facts, signature, curves = load_facts(tables, name)
     space = make_space(config_of(name, Path()), signature, curves)
     return World(table, facts, space)  # type: ignore[arg-type]
 
@@ -81,7 +81,7 @@ def world_of(tables: Path, name: str) -> World:
 def replay(arguments: argparse.Namespace) -> None:
     """Replay the arms and write one JSON line for each arm and seed; what is there is not replayed again."""
     import optuna
-    from search_arms import ABLATIONS, ARMS, STOPPING
+    from search_arms import ABLATIONS, ARMS, STOPPING, moasha
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     world = world_of(arguments.tables, arguments.name)
@@ -89,7 +89,8 @@ def replay(arguments: argparse.Namespace) -> None:
     print(json.dumps(world.check(), indent=1))
     only = arguments.only.split(";") if arguments.only else None
     done = {(r["part"], r["arm"], r["seed"]) for r in read(file)}
-    jobs: list[tuple[str, str, Arm, int]] = [("arms", n, a, TRIALS.get(n, 120)) for n, a in ARMS.items()]
+    arms = ARMS | ({"MOASHA, explicit": moasha(arguments.moasha)} if arguments.moasha else {})
+    jobs: list[tuple[str, str, Arm, int]] = [("arms", n, a, TRIALS.get(n, 120)) for n, a in arms.items()]
     jobs += [("ablation", n, a, 60) for n, a in ABLATIONS.items()]
     for name, (plain, stopping) in STOPPING.items():
         jobs += [

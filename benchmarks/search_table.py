@@ -22,8 +22,8 @@ SOURCES = ("explicit", "allocator", "ours", "neighbour", "allocator", "ours", "e
 """Where the plans of the table come from, in turns: both random spaces, the allocator, and moves around its plans."""
 
 
-def config_of(name: str, folder: Path) -> Config:
-    """Return the config of a data set: MiniLM-L6 fine-tuned as in `papers.py`, the default space."""
+def config_of(name: str, folder: Path, **sections: Any) -> Config:
+    """Return the config of a data set: MiniLM-L6 fine-tuned as in `papers.py`, the default space, and ``sections``."""
     from search.config import config_from
 
     return config_from(
@@ -37,6 +37,7 @@ def config_of(name: str, folder: Path) -> Config:
                 "max_length": 64,
             },
             "fidelity": {"max_steps": STEPS, "rungs": list(RUNGS), "per_device_train_batch_size": BATCH},
+            **sections,
         }
     )
 

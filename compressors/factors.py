@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from compressors.closed_forms import Target, low_rank, refitted
+from compressors.closed_forms import Target, components, refitted, up_down
 from compressors.factor_cache import FactorCache
 from compressors.kronecker_sums import nearest_kronecker, refined_kronecker
 from compressors.signature import signature_of, stored_tensors
+from compressors.threads import side_by_side
 from spaces.plan import INITS
 from spaces.signature import Signature, read_signature
 
@@ -155,10 +156,9 @@ class Factors:
             self._refits[key] = refitted(whole, columns, centred=module.bias)
         return self._refits[key]
 
-    def low_rank(self, path: str, init: str) -> tuple[Tensor, Tensor]:
-        """Return up (m, q) and down (q, n) of full length, float32: rank r is the first r columns and rows."""
-        entry = self._low_rank(path, init)
-        return entry["up"], entry["down"]
+    def low_rank(self, path: str, init: str, rank: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return up (m, r) and down (r, n), float32: slices of the factors of full length, which no ``rank`` gives."""
+        return up_down(self._components(path, init), self._single(path, init), rank)
 
     def kronecker(self, path: str, init: str, m1: int, n1: int, terms: int) -> tuple[Tensor, Tensor]:
         """Return a (k, m1, n1) and b (k, m2, n2), float32: ``terms`` terms, or fewer where these are exact.
@@ -185,19 +185,29 @@ class Factors:
 
         The sum over i > r is the error that rank r leaves, weighed by the loss: comparable between matrices.
         """
-        curves = {}
-        for module in self.signature.modules:
-            uses = 1.0 if self.calibration is None else self.calibration.uses(module.path)
-            energies = self._low_rank(module.path, init)["energies"]
-            curves[module.path] = np.asarray(energies.numpy(), dtype=np.float64) * uses
-        return curves
+        paths = [module.path for module in self.signature.modules]
 
-    def _low_rank(self, path: str, init: str) -> dict[str, Tensor]:
+        def curve(path: str) -> NDArray[np.float64]:
+            uses = 1.0 if self.calibration is None else self.calibration.uses(path)
+            return np.asarray(self._components(path, init)["energies"].numpy(), dtype=np.float64) * uses
+
+        return dict(zip(paths, side_by_side(curve, paths), strict=True))
+
+    def _components(self, path: str, init: str) -> dict[str, Tensor]:
         def compute() -> dict[str, Tensor]:
-            up, down, energies = low_rank(self.target(path, init))
-            return {"up": up.float(), "down": down.float(), "energies": energies}
+            found = components(self.target(path, init))
+            # laid out as it is when read again: products of the same numbers in another layout differ in a bit
+            return {n: (t if n == "energies" else t.float()).contiguous() for n, t in found.items()}
 
-        return self._cache_of(path).get(self._key(path, init, "low rank"), compute)
+        return self._cache_of(path).get(self._key(path, init, "low rank components"), compute)
+
+    def _single(self, path: str, init: str) -> Tensor:
+        """Return the matrix at ``path`` in float32, as ``target`` has it."""
+        if path in self.kept:
+            return self.target(path, init).weight.float()
+        module = self.signature.module(path)
+        weight = self.weights[module.weight].float()
+        return weight.T if module.kind == "conv1d" else weight
 
     def _cache_of(self, path: str) -> FactorCache:
         """Return where decompositions of a matrix are kept: on disk, but not those of every cut of every block."""

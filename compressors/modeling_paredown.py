@@ -132,10 +132,11 @@ class Assembled(StoredWeight):
         """Register ``<name>values`` and ``<name>mask``; until real ones are loaded the first units are kept."""
         unit = unit_shape(shape, pattern, size)
         units = shape[0] * shape[1] // prod(unit)
-        first = torch.arange(units) % m < n if pattern == "n:m" else torch.arange(units) < kept
         count = units * n // m if pattern == "n:m" else kept
         self.register_parameter(f"{name}values", _parameter(count, *unit))
-        self.register_buffer(f"{name}mask", pack_bits(first))
+        self.register_buffer(
+            f"{name}mask", first_of_every(units, n, m) if pattern == "n:m" else first_units(units, kept)
+        )
         self.patterns[name] = (pattern, size)
 
     def masked(self, name: str, shape: Shape) -> Tensor:
@@ -574,6 +575,23 @@ def pack_bits(bits: Tensor) -> Tensor:
     return (padded << torch.arange(8, dtype=torch.uint8, device=bits.device)).sum(1, dtype=torch.uint8)
 
 
+def first_units(units: int, kept: int) -> Tensor:
+    """Return the packed mask that keeps the first ``kept`` of so many units."""
+    packed = torch.zeros(-(-units // 8), dtype=torch.uint8)
+    packed[: kept // 8] = 255
+    packed[kept // 8 : kept // 8 + 1] = (1 << kept % 8) - 1
+    return packed
+
+
+def first_of_every(units: int, n: int, m: int) -> Tensor:
+    """Return the packed mask that keeps the first ``n`` of every ``m`` units."""
+    period = pack_bits(torch.arange(8 * m) % m < n)
+    packed = period.repeat(-(-units // (8 * m)))[: -(-units // 8)]
+    if units % 8:
+        packed[-1:] &= (1 << units % 8) - 1
+    return packed
+
+
 def unpack_bits(packed: Tensor) -> Tensor:
     """Inverse of ``pack_bits``, up to 7 zero bits longer."""
     return (packed[:, None] >> torch.arange(8, dtype=torch.uint8, device=packed.device) & 1).flatten().bool()
@@ -628,7 +646,9 @@ def scatter(values: Tensor, index: Tensor, shape: Shape, pattern: str, size: int
 
 
 def _parameter(*shape: int) -> nn.Parameter:
-    return nn.Parameter(torch.randn(*shape) * 0.02)
+    values = torch.empty(*shape)
+    nn.init.normal_(values, std=0.02)  # does nothing where transformers builds a model whose weights are loaded next
+    return nn.Parameter(values)
 
 
 def _autocast(device: str) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -24,7 +25,7 @@ from spaces.errors import UserError
 from spaces.tensors import METADATA, read_header
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 WEIGHTS = "model.safetensors"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -57,6 +58,25 @@ def save_student(
         _swap(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def as_stored(model: PreTrainedModel) -> Iterator[None]:
+    """Hold the floats of a student as its file will hold them, so that what is scored is what is saved."""
+    dtype = DTYPES[getattr(model.config, "student", {}).get("stored_dtype", "float32")]
+    kept = set(model.state_dict())
+    floats = [*model.parameters(), *(b for name, b in model.named_buffers() if name in kept)]
+    rounded = [t for t in floats if t.is_floating_point() and t.dtype != dtype]
+    exact = [t.detach().clone() for t in rounded]
+    with torch.no_grad():
+        for tensor in rounded:
+            tensor.copy_(tensor.to(dtype))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(rounded, exact, strict=True):
+                tensor.copy_(value)
 
 
 def load(folder: Path | str) -> ParedownPreTrainedModel:

@@ -17,6 +17,7 @@ from uuid import uuid4
 from search.config import Config
 from search.depot import start_depot
 from search.driver_files import INBOX, DriverFiles
+from search.hardware import check_hardware, on_hardware
 from search.worker import WorkSpec
 from spaces.errors import UserError
 
@@ -120,6 +121,12 @@ def _on_cluster() -> bool:
     return bool(ray.get_runtime_context().runtime_env.get("py_modules"))
 
 
+def check_places(config: Config, note: Callable[[str], None]) -> None:
+    """Say before anything is trained that a trial fits nowhere, or that a kind of ``latency.hardware`` is not there."""
+    max_concurrent(config, note)
+    check_hardware(config, on_cluster=_on_cluster(), note=note)
+
+
 def max_concurrent(config: Config, note: Callable[[str], None] = lambda sentence: None) -> int | None:
     """Return how many trials run at once: as many as cores and GPUs hold, or as the config says.
 
@@ -171,12 +178,22 @@ def remote_facts(config: Config, work: WorkSpec, steps: Steps) -> dict[str, Any]
 
 
 def remote_calls(
-    config: Config, call: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], steps: Steps, what: str
+    config: Config,
+    call: Callable[..., Any],
+    arguments: Sequence[tuple[Any, ...]],
+    steps: Steps,
+    what: str,
+    hardware: str | None = None,
 ) -> list[Any]:
-    """Call ``call`` once per entry of ``arguments``, each on what one trial occupies, and return the results."""
+    """Call ``call`` once per entry of ``arguments``, each on what one trial occupies, and return the results.
+
+    On nodes of a kind of ``hardware`` where one is named.
+    """
     import ray
 
     options: dict[str, Any] = {"num_cpus": config.resources.cpu, "num_gpus": config.resources.gpu}
+    if hardware is not None:
+        options |= on_hardware(hardware, config.resources.gpu)
     task: Any = ray.remote(**options)(call)
     waiting = [task.remote(*each) for each in arguments]
     results = []

@@ -41,7 +41,8 @@ class Conductor:
     """One search's state in the driver.
 
     ``propose`` returns a plan to try, or None to let the sampler choose. At ``max_steps`` a trial has nothing left to
-    be stopped from. ``known`` are ended trials of an earlier run, from which the sampler learns.
+    be stopped from. ``known`` are ended trials of an earlier run, from which the sampler learns. ``keep_all``: trials
+    off the front keep their checkpoints.
     """
 
     store: RunStore
@@ -57,6 +58,7 @@ class Conductor:
     propose: Propose | None = None
     known: Sequence[FrozenTrial] = ()
     max_steps: float = math.inf
+    keep_all: bool = False
     running: dict[str, Running] = field(default_factory=dict)
     refused: int = 0
 
@@ -94,6 +96,8 @@ class Conductor:
 
     def keep_front(self) -> None:
         """Delete the checkpoints of trials that ended off the front; those that wait to go on keep theirs."""
+        if self.keep_all:
+            return
         waiting = [trial for trial, _, _ in (*self._queue, *self._alone)]
         self.store.drop_checkpoints([*waiting, *self.store.front_trials()])
 

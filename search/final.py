@@ -28,19 +28,23 @@ def train_final(recipe: Recipe, workspace: Workspace, draft: Path, progress: Pro
     """Train ``recipe``'s student on its final budget, write it to ``draft / "model"`` and return its columns.
 
     It learns from the training rows and the transfer text, is scored on ``validation`` at every rung, and the best
-    weights are kept. After ``final.early_stopping_patience`` rungs without a better score the rate decays at once, and
+    weights are kept. Where several processes train together, the first writes and returns the columns, the others
+    return none. After ``final.early_stopping_patience`` rungs without a better score the rate decays at once, and
     with that the training ends; one that shrinks or goes in stages takes all its steps. ``draft`` also holds the state
     from which an interrupted training goes on.
     """
     from compressors.apply import make_student
+    from compressors.distill import together
     from compressors.distill.finetune import KeepBest
     from compressors.distill.trainer import distil
 
     plan, rows, state = recipe.plan, workspace.rows, draft / STATE_FILE
-    student: Any = make_student(plan.student, workspace.teacher.folder, rows.factors)
-    columns = fixed_columns(plan, student, workspace.teacher, workspace.meter)
-    student.to(device_of())
-    lessons = teaching(plan, student, workspace.teacher, rows)
+    with together.first_alone():
+        student: Any = make_student(plan.student, workspace.teacher.folder, rows.factors)
+        columns = fixed_columns(plan, student, workspace.teacher, workspace.meter) if together.is_first() else {}
+        student.to(device_of())
+        lessons = teaching(plan, student, workspace.teacher, rows)
+    together.begin_alike(student)
     budget = final_budget(lessons["data"], workspace.config.final.num_train_epochs, workspace.budget.batch_size)
     best = KeepBest(
         lambda model: worth(evaluate(model, rows)[0].value, workspace.spec.metric),
@@ -59,6 +63,8 @@ def train_final(recipe: Recipe, workspace: Workspace, draft: Path, progress: Pro
         checkpoint=state,
         anneal=True,
     )
+    if not together.is_first():
+        return {}
     best.restore(student)
     score, logits = evaluate(student, rows)
     agreement = workspace.spec.agreement(logits, rows.teacher_logits, rows.validation.truth)

@@ -118,8 +118,8 @@ def teacher_baselines(work: WorkSpec, teacher: dict[str, Any]) -> list[dict[str,
     return rows
 
 
-def final_sitting(work: WorkSpec, folders: dict[str, str]) -> dict[str, dict[str, float]]:
-    """Measure the front's models in one sitting with nothing else running, and read the test rows once.
+def final_sitting(work: WorkSpec, folders: dict[str, str], test: bool = True) -> dict[str, dict[str, float]]:
+    """Measure the front's models in one sitting with nothing else running, and read the test rows unless told not to.
 
     ``folders`` maps trials to model folders. Returns per trial ``latency_ms_final`` with p10 and p90 (wall-clock
     medians, rounds in turns) and ``test.<metric>``; the teacher is there as ``teacher``.
@@ -139,10 +139,10 @@ def final_sitting(work: WorkSpec, folders: dict[str, str]) -> dict[str, dict[str
             "latency_ms_final_p10": timing.p10,
             "latency_ms_final_p90": timing.p90,
         }
-    test = workspace.rows.test
-    for trial, model in models.items() if test is not None else ():
-        assert test is not None, "the loop is empty without test rows"
-        score = workspace.spec.score(predict(model, test, autocast=False), test.truth)
+    rows = workspace.rows.test if test else None
+    for trial, model in models.items() if rows is not None else ():
+        assert rows is not None, "the loop is empty without test rows"
+        score = workspace.spec.score(predict(model, rows, autocast=False), rows.truth)
         result[trial] |= score_columns(workspace.spec.metric, score, prefix="test.")
     return result
 

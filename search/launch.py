@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-import math
-import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from analysis.front import Reference, hypervolume, make_reference
-from analysis.reading import FORMAT
-from search.cluster import driver_files, max_concurrent, ray_session, remote_calls, remote_facts
-from search.config import Config, config_from, same_run_or_difference
-from search.confirm import FILE as CONFIRM_FILE
-from search.confirm import confirm_once, confirmed, repeats
+from analysis.front import Reference, hypervolume
+from search.begin import make_conductor, prepare_run, refuse_other_run, work_spec
+from search.cluster import check_places, max_concurrent, ray_session
+from search.conclude import conclude_run
+from search.config import Config
+from search.confirm import repeats
 from search.halt import Halt, is_full_disk, sigterm_as_interrupt
-from search.importance import importance
 from search.lengths import check_lengths
 from search.live import Screen, Steps
 from search.mirror import is_url
-from search.paths import cache_folder
 from search.place import held_folder
 from search.proposing.warm import FILE as WARM_FILE
 from search.proposing.warm import check_sources
 from search.store import RunStore, now
 from search.worker import WorkSpec
-from spaces.curves import Curves
 from spaces.errors import UserError, WorkFailed
 from spaces.objectives import Objective, objective
-from spaces.plain_yaml import read_yaml
-from spaces.signature import Signature
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from analysis.run import Run
     from search.conductor import Conductor
-
-MEASURED = ("latency_ms", "memory_mb")
-"""Costs that are measured before a trial's first step, so that a broken limit refuses it there."""
 
 
 def run_search(config: Config, *, address: str | None = None, console: Console | None = None) -> Run:
@@ -69,7 +56,7 @@ def run_search(config: Config, *, address: str | None = None, console: Console |
                 check_sources(config)
             store = RunStore(folder, objectives)
             with ray_session(config, address):
-                max_concurrent(config, console.print)  # a trial that fits nowhere is said before anything is trained
+                check_places(config, console.print)
                 _search(config, store, objectives, console, halt)
     except OSError as error:
         if not is_full_disk(error):
@@ -85,20 +72,8 @@ def full_disk_sentence(error: object) -> str:
     return f"the disk is full ({error}): nothing that ended is lost; make room and give the same command again"
 
 
-def refuse_other_run(folder: Path, config: Config) -> None:
-    """Raise UserError when ``folder`` holds a run of another config, naming the first difference."""
-    file = folder / "config.yaml"
-    if not (folder / "run.json").exists():
-        return
-    old = config_from(read_yaml(file)[0], name=str(file)).resolved()
-    different = same_run_or_difference(old, config.resolved())
-    if different:
-        more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
-        raise UserError(f"run.dir: {folder} holds a run of another config: {different[0]}{more}; choose another folder")
-
-
 def _search(config: Config, store: RunStore, objectives: list[Objective], console: Console, halt: Halt) -> None:
-    info = _prepared(config, store, objectives, console)
+    info = prepare_run(config, store, objectives, console)
     conductor = make_conductor(config, store, objectives, info)
     found = conductor.restore()
     if found.restored or found.requeued:
@@ -114,14 +89,14 @@ def _search(config: Config, store: RunStore, objectives: list[Objective], consol
 
 def _run_and_finish(config: Config, conductor: Conductor, info: dict[str, Any], console: Console, halt: Halt) -> None:
     store = conductor.store
-    work = _work(config, store, info["teacher"])
+    work = work_spec(config, store, info["teacher"])
     store.json("run.json", info | {"state": "RUNNING"})
     state = "INTERRUPTED"
     try:
         in_time = _run(config, conductor, work, console, halt)
         if not halt.asked and (conductor.done or not in_time):
             with Steps(console) as steps:
-                _finish(config, store, info, work, steps)
+                conclude_run(config, store, info, work, steps)
             state = "FINISHED"
         else:
             ended = f"{len(store.rows)} of {conductor.trials} trials ended"
@@ -156,177 +131,6 @@ def conductor_summary(conductor: Conductor) -> str:
     parts = [f"{states.count(state)} {word}" for state, word in words.items()]
     refused = f", {conductor.refused} plans refused by the constraints" if conductor.refused else ""
     return f"{len(states)} trials: {', '.join(parts)}{refused}; {len(conductor.store.front())} on the front"
-
-
-def make_conductor(config: Config, store: RunStore, objectives: list[Objective], info: dict[str, Any]) -> Conductor:
-    """Put together the parts of one search."""
-    import optuna
-
-    from search.conductor import Conductor
-    from search.journal import Journal
-    from search.proposing.proposer import make_proposer
-    from search.proposing.sampling import make_sampler, seed_after
-    from search.stopper import FrontStopper
-    from search.workspace import make_space
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    signature = Signature.read(store.folder / "signature.json")
-    stopping = config.early_stopping
-    journal = Journal(store.folder / "study.log", objectives)
-    seed = seed_after(len(journal.trials()), config.search.seed)
-    space = make_space(config, signature, Curves.load(store.folder / "curves.npz"))
-    propose, known = make_proposer(config, store, space, objectives, info)
-    return Conductor(
-        store,
-        journal,
-        space,
-        objectives,
-        make_sampler(config.search.sampler, seed, config.search.trials),
-        FrontStopper(objectives, enabled=stopping.enabled, grace=stopping.grace),
-        config.search.trials,
-        config.search.seed,
-        config.latency.sequence_length,
-        config.constraints,
-        max_steps=config.fidelity.max_steps,
-        propose=propose,
-        known=known,
-    )
-
-
-def _work(config: Config, store: RunStore, teacher: Mapping[str, Any] | None) -> WorkSpec:
-    """Return what workers need; ``teacher`` is what ``run.json`` says of the run's own copy, once it is made."""
-    limits = tuple((name, limit) for name, limit in config.constraints.items() if name.startswith(MEASURED))
-    threads = max(1, int(config.resources.cpu))
-    return WorkSpec(
-        config.to_yaml(),
-        str(cache_folder()),
-        quiet_ms=teacher["latency_ms"] if teacher else None,
-        threads=threads,
-        limits=limits,
-        teacher=str(store.folder / "teacher") if teacher else None,
-        gpu=config.resources.gpu,
-        driver=driver_files(store.folder / "ray"),
-        stall_s=config.resources.stall_s,
-        teacher_hash=teacher["hash"] if teacher else None,
-    )
-
-
-def _prepared(config: Config, store: RunStore, objectives: list[Objective], console: Console) -> dict[str, Any]:
-    """Return ``run.json``: of the earlier start, or new with teacher, signature and curves beside it."""
-    file = store.folder / "run.json"
-    if file.exists():
-        from search.prepare import refuse_changed_data
-        from search.teacher import folder_hash
-
-        info = store.info()
-        if folder_hash(store.folder / "teacher") != info["teacher"]["hash"]:
-            raise UserError(f"{store.folder / 'teacher'}: the teacher was changed since the run began")
-        refuse_changed_data(config, info["data"], store.folder / "teacher")
-        store.text("config.yaml", config.to_yaml())
-        return info
-    with Steps(console) as steps:
-        facts = remote_facts(config, _work(config, store, None), steps)
-    from search.teacher import link_folder
-
-    shutil.rmtree(store.folder / "teacher", ignore_errors=True)  # of a start that ended before the run began
-    link_folder(Path(facts["teacher_folder"]), store.folder / "teacher")
-    store.text("signature.json", facts["signature"])
-    Curves.of_arrays(facts["curves"]).save(store.folder / "curves.npz")
-    store.text("config.yaml", config.to_yaml())
-    info = _run_info(config, objectives, facts)
-    for warning in facts["warnings"]:
-        console.print(f"note: {warning}", highlight=False)
-        store.log("warning", text=warning)
-    store.json("run.json", info)
-    return info
-
-
-def _run_info(config: Config, objectives: list[Objective], facts: dict[str, Any]) -> dict[str, Any]:
-    teacher = facts["teacher"]
-    values = {o.name: float(teacher["metrics"].get(o.name, teacher.get(o.name, math.nan))) for o in objectives}
-    reference = make_reference(objectives, values, chance=facts["chance"], constraints=config.constraints)
-    return {
-        "format": FORMAT,
-        "state": "RUNNING",
-        "started": now(),
-        "versions": facts["versions"],
-        "host": facts["host"],
-        "seed": config.search.seed,
-        "metric": config.task.metric,
-        "objectives": list(config.objectives),
-        "constraints": dict(config.constraints),
-        "chance": facts["chance"],
-        "labels": facts["labels"],
-        "teacher": {**teacher, "path": "teacher"},
-        "data": facts["data"],
-        "signature": Signature.from_json(facts["signature"]).hash,
-        "hypervolume": reference.to_json(),
-    }
-
-
-def _finish(config: Config, store: RunStore, info: dict[str, Any], work: WorkSpec, steps: Steps) -> None:
-    """Train the baselines, and measure the front again in one sitting with nothing else running; once per run."""
-    import pandas as pd
-
-    from search.finish import (
-        PRESET_SHARES,
-        UNIFORM_BUDGETS,
-        final_sitting,
-        preset_baseline,
-        teacher_baselines,
-        uniform_baseline,
-    )
-
-    if not (store.folder / "baselines.parquet").exists():
-        shares = [(work, share) for share in UNIFORM_BUDGETS]
-        uniform = remote_calls(config, uniform_baseline, shares, steps, "training the uniform baselines")
-        points = [(work, name, share) for name in config.baselines.presets for share in PRESET_SHARES]
-        drawn = uniform
-        if points:
-            drawn = uniform + remote_calls(config, preset_baseline, points, steps, "training the presets of papers")
-        for lost in (row for row in drawn if "failed" in row):
-            store.log("baseline failed", **lost)
-        teachers = remote_calls(config, teacher_baselines, [(work, info["teacher"])], steps, "measuring the teacher")
-        rows = [*teachers[0], *(row for row in drawn if "failed" not in row)]
-        store.parquet("baselines.parquet", pd.DataFrame(rows))
-    _confirm(config, store, work, steps)
-    front = store.front()
-    folders = _models(store, front)
-    if folders:
-        (sitting,) = remote_calls(config, final_sitting, [(work, folders)], steps, "measuring the front in one sitting")
-        info["teacher"] |= sitting["teacher"]
-        measured = pd.DataFrame([{"trial": t, **sitting[t]} for t in folders])
-        store.parquet("front.parquet", front.merge(measured, on="trial", how="left"))
-    store.json("importance.json", importance(store.trials(), info["metric"]))
-
-
-def _confirm(config: Config, store: RunStore, work: WorkSpec, steps: Steps) -> None:
-    """Train the front again as ``confirm`` asks; rows that are there already stay."""
-    import pandas as pd
-
-    missing = repeats(config, store)
-    if not missing:
-        return
-    plans = {r.plan: (store.folder / "plans" / f"{r.plan}.json").read_text(encoding="utf-8") for r in missing}
-    orders = [(work, repeat, plans[repeat.plan]) for repeat in missing]
-    found = remote_calls(config, confirm_once, orders, steps, "confirming the front with more seeds")
-    for lost in (row for row in found if "failed" in row):
-        store.log("confirmation failed", **lost)
-    rows = pd.DataFrame([row for row in found if "failed" not in row])
-    if len(rows):
-        store.parquet(CONFIRM_FILE, pd.concat([confirmed(store), rows], ignore_index=True))
-
-
-def _models(store: RunStore, front: pd.DataFrame) -> dict[str, str]:
-    """Return the model folders of the front by trial.
-
-    Latencies within 2 % count as equal, so that a trial may leave the front and come back: then its model is gone.
-    """
-    folders = {t: store.folder / "checkpoints" / t for t in front["trial"]} if len(front) else {}
-    there = {trial: str(folder) for trial, folder in folders.items() if (folder / "config.json").is_file()}
-    for trial in folders.keys() - there.keys():
-        store.log("not measured again", trial=trial, reason="its checkpoint is gone")
-    return there
 
 
 def _write_state(store: RunStore, info: dict[str, Any], state: str, conductor: Conductor) -> None:

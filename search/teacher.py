@@ -47,6 +47,10 @@ FINETUNE = 1
 """Goes up when fine-tuning changes, so that a teacher of an older version is not taken from the cache."""
 
 
+HASH_FILE = ".hash"
+"""Beside a teacher in the cache: what ``folder_hash`` said when it was written."""
+
+
 def silent(what: str, done: int, total: int) -> None:
     """Report nothing."""
 
@@ -172,7 +176,7 @@ def make_teacher(
         folder = _standard_copy(source, config, spec, cache)
     else:
         folder = finetuned_folder(config, spec, source, cache=cache, data_hash=data_hash)
-        if not (folder / "model.safetensors").exists():
+        if not _is_whole(folder):
             _finetune(source, folder, config, spec, train, progress)
     return Teacher(folder, folder_hash(folder), spec.kind.auto_class, cache, config.trust_remote_code)
 
@@ -231,6 +235,23 @@ def folder_hash(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def hash_of(folder: Path) -> str:
+    """Return ``folder_hash``, empty for a folder that is no model or cannot be read."""
+    try:
+        return folder_hash(folder)
+    except UserError:
+        return ""
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the cache holds a teacher as it was written; a damaged one is taken away."""
+    found, note = hash_of(folder), folder / HASH_FILE
+    if found and (not note.exists() or note.read_text(encoding="utf-8") == found):
+        return True
+    shutil.rmtree(folder, ignore_errors=True)
+    return False
+
+
 def link_folder(source: Path, target: Path) -> None:
     """Put the files of ``source`` into a new folder ``target`` in one step, as hard links where the disk allows."""
     if target.exists():
@@ -276,7 +297,7 @@ def _standard_copy(source: str, config: TeacherConfig, spec: TaskSpec, cache: Pa
     if (folder / "model.safetensors").exists() and (folder / "config.json").exists() and _as_loaded(folder, model):
         return folder
     target = cache / "teachers" / short_hash([_source_hash(source), _spec_dict(spec)])
-    if not target.exists():
+    if not _is_whole(target):
         _save(model, tokenizer, target)
     return target
 
@@ -379,6 +400,7 @@ def _save(model: Any, tokenizer: Any, folder: Path) -> None:
     named = {"save_original_format": False} if "save_original_format" in keywords else {}
     model.save_pretrained(draft, max_shard_size="100GB", **named)
     tokenizer.save_pretrained(draft)
+    (draft / HASH_FILE).write_text(folder_hash(draft), encoding="utf-8")
     try:
         draft.replace(folder)
     except OSError:  # another process was faster: its teacher is the same

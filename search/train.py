@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,22 +77,34 @@ class TrainResult:
         return metric_value(self.metric, value) + (f" ± {se:.3f}" if se is not None else "")
 
 
-def train_recipe(recipe: Path, out: Path, *, as_trial: bool = False, overrides: Sequence[str] = ()) -> TrainResult:
+def train_recipe(
+    recipe: Path, out: Path, *, as_trial: bool = False, overrides: Sequence[str] = ()
+) -> TrainResult | None:
     """Train the student of ``recipe`` (with ``key=value`` overrides) and write the model folder ``out``.
 
     On the final budget, or with ``as_trial`` as the search trained it, with the same seed. A training that was
-    interrupted goes on from its last rung: the state is kept beside ``out`` until the model is in place. Raises
-    UserError when teacher or data are not the recipe's, or ``out`` holds something else.
+    interrupted goes on from its last rung: the state is kept beside ``out`` until the model is in place. Started by
+    torchrun on several processes these train together, and all but the first return None. Raises UserError when teacher
+    or data are not the recipe's, or ``out`` holds something else.
     """
+    from compressors.distill import together
+
     quiet()
     out = out.absolute()
     read = read_recipe(recipe, overrides)
     check_target(out)
-    workspace = open_recipe(read, recipe)
-    draft = _work_folder(out, read, as_trial)
-    with progress_bar() as progress:
-        train = _as_trial if as_trial else train_final
-        columns = train(read, workspace, draft, progress)
+    with together.joined():
+        if as_trial and together.processes() > 1:
+            raise UserError("--as-trial: a trial was trained by one process; start it without torchrun")
+        with together.first_alone():
+            workspace = open_recipe(read, recipe)
+            draft = _work_folder(out, read, as_trial)
+        first = together.is_first()
+        with progress_bar() if first else nullcontext(silent) as progress:
+            train = _as_trial if as_trial else train_final
+            columns = train(read, workspace, draft, progress)
+    if not first:
+        return None
     measured, teacher_values = achieved_by(draft / "model", workspace, columns)
     facts = ModelFacts(read, measured, as_trial)
     facts.write(draft / "model")

@@ -154,10 +154,12 @@ def fixed_columns(plan: Plan, student: Any, teacher: Teacher, meter: Meter) -> d
 
 
 def evaluate(model: Any, data: TrialData) -> tuple[Score, Any]:
-    """Return the score of ``model`` on the validation rows, and its logits."""
+    """Return the score of ``model``, in the precision of its file, on the validation rows, and its logits."""
     from compressors.distill.evaluate import predict
+    from compressors.saving import as_stored
 
-    logits = predict(model, data.validation)
+    with as_stored(model):
+        logits = predict(model, data.validation)
     return data.spec.score(logits, data.validation.truth), logits
 
 

@@ -41,6 +41,7 @@ class Curves:
 
     energies: Mapping[str, Floats]
     scores: Mapping[str, Floats] = field(default_factory=dict)
+    _sums: dict[tuple[str, tuple[int, int]], Floats] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def flat(cls, signature: Signature, words: int | None = None) -> Curves:
@@ -71,9 +72,13 @@ class Curves:
 
     def residual(self, module: Module, rank: float) -> float:
         """Return the energy that the best ``rank`` leaves, linear between whole ranks."""
-        energies = self.of(module)
-        sums = np.concatenate([[0.0], np.cumsum(energies)])
-        return float(sums[-1] - np.interp(rank, np.arange(len(sums)), sums))
+        key = (module.path, module.shape)
+        if key not in self._sums:  # a search asks for the same matrices thousands of times
+            self._sums[key] = np.concatenate([[0.0], np.cumsum(self.of(module))])
+        sums = self._sums[key]
+        whole = min(int(rank), len(sums) - 1)
+        after = min(whole + 1, len(sums) - 1)
+        return float(sums[-1] - (sums[whole] + min(rank - whole, 1.0) * (sums[after] - sums[whole])))
 
     def arrays(self) -> dict[str, Floats]:
         """Return everything as arrays by name, as the file holds them."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from spaces.errors import UserError, did_you_mean
 
@@ -67,6 +67,17 @@ class Choices:
 
 
 Domain: TypeAlias = Fixed | Range | Choices
+
+
+def nearest(domain: Domain, value: Any) -> Any:
+    """Return what a domain allows nearest to ``value``; of words the first, where it is none of them."""
+    if isinstance(domain, Fixed):
+        return domain.value
+    if isinstance(domain, Choices):
+        if value in domain.values or isinstance(value, str):
+            return value if value in domain.values else domain.values[0]
+        return min(domain.values, key=lambda v: abs(float(v) - value))
+    return min(max(value, domain.low), domain.high)
 
 
 def parse(

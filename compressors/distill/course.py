@@ -19,6 +19,7 @@ from compressors.distill.objective import Objective
 from compressors.distill.precision import short_attention
 from compressors.distill.shrink import Shrinker
 from compressors.distill.targets import Targets
+from compressors.distill.together import agreed, share_of
 
 Score = Callable[[nn.Module], float]
 """What a model is worth on validation data; more is better."""
@@ -106,8 +107,9 @@ class Course:
             if self._begin_step() or rows is None:
                 since = self.loop.step - self.place.began
                 rows = stream(self.phase.data, self.batch_size, self.loop.settings.seed, start=since)
-            batch = collate(self.phase.data, next(rows), multiple=multiple).to(self.loop.device)
-            yield partial(self._loss, batch)
+            mine, weight = share_of(next(rows))
+            batch = collate(self.phase.data, mine, multiple=multiple).to(self.loop.device)
+            yield partial(self._loss, batch, weight)
 
     def finish(self) -> None:
         """Put in the best weights of the last phase, where it is judged; called after the last step."""
@@ -177,13 +179,13 @@ class Course:
 
     def _look(self) -> None:
         """Score the student, and remember its weights where it is the best so far."""
-        assert self.score is not None, "phases are judged where there is a score"
-        place = self.place
+        score, place = self.score, self.place
+        assert score is not None, "phases are judged where there is a score"
         if place.looked == self.loop.step:
             return
         place.looked = self.loop.step
         with self.judged() as student:
-            value = self.score(student)
+            value = agreed(lambda: score(student), self.loop.device)
         value = value if value == value else float("-inf")
         if place.best is None or value > place.best:
             place.best, place.since = value, 0
@@ -212,7 +214,7 @@ class Course:
             for parameter in unit:
                 parameter.requires_grad_(number < count)
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def _loss(self, batch: Batch, weight: float) -> Tensor:
         objective, source = self.phase.objective, self.phase.source
         if objective.settings.mixup and source and objective.needs:
             size = len(batch.indices)
@@ -221,7 +223,8 @@ class Course:
         with short_attention(batch.valid.device, batch.valid.shape[1]):
             loss: Tensor = objective(self.loop.model, batch, teacher)
         penalty = self.shrinker.penalty(self.loop.step) if self.shrinker else None
-        return loss if penalty is None else loss + penalty
+        loss = loss if penalty is None else loss + penalty
+        return loss if weight == 1.0 else weight * loss
 
 
 _NUMBERED = re.compile(r".*?\.\d+\.")

@@ -14,7 +14,9 @@ from compressors.distill.course import Course, Phase, Score
 from compressors.distill.loop import Loop, LoopSettings, rung_steps
 from compressors.distill.modes import training
 from compressors.distill.objective import Objective
+from compressors.distill.precision import device_of
 from compressors.distill.schedule import WARMUP_RATIO
+from compressors.distill.together import agreed, is_first
 from compressors.distill.trainer import Budget, OnRung, Rung, TrainResult, named_parameters, train
 from spaces.plan import Distillation
 
@@ -114,10 +116,10 @@ class KeepBest:
                     own[name].copy_(value)
 
     def _look(self, model: nn.Module, rung: Rung) -> None:
-        value = self.score(model)
+        value = agreed(lambda: self.score(model), device_of(model))
         # A rung seen before a crash may come again; its score takes the old one's place. NaN is never the best.
         self.scores[rung.step] = value if value == value else float("-inf")
         if self.best_step == rung.step:
             self.weights = rung.trained(model)
-        if self.file:
+        if self.file and is_first():
             checkpoints.save(self.file, self.weights, {"scores": self.scores})

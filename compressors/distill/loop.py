@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from compressors.distill.modes import evaluating
 from compressors.distill.precision import autocast, device_of
 from compressors.distill.schedule import DECAY_RATIO, WARMUP_RATIO, multiplier
+from compressors.distill.together import add_up
 from compressors.forms.base import Mix
 from compressors.forms.factors import mixed
 from compressors.pulse import beat
@@ -198,11 +199,12 @@ class Loop:
         with autocast(self.device):
             loss = compute()
         loss.backward()
+        loss = add_up(self.parameters, loss.detach())
         if self.watch:
             self.watch.before_update()
         norm = self._clip()
-        self.losses[self.step] = loss.detach()
-        self._finite[self.step] = torch.isfinite(loss.detach()) & torch.isfinite(norm)
+        self.losses[self.step] = loss
+        self._finite[self.step] = torch.isfinite(loss) & torch.isfinite(norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.watch:

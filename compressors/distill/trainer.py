@@ -19,6 +19,7 @@ from compressors.distill.phases import phases_of
 from compressors.distill.schedule import WARMUP_RATIO
 from compressors.distill.shrink import Shrinker
 from compressors.distill.targets import Targets
+from compressors.distill.together import is_first
 from compressors.forms import Forms
 from spaces.errors import UserError
 from spaces.plan import Distillation
@@ -190,7 +191,7 @@ def train(
             course.finish()
         loss = loop.mean_loss(ahead[number - 1] if number else 0)
         rung = Rung(number, step, loop.seconds, loss, last, course)
-        if checkpoint:
+        if checkpoint and is_first():
             _save(course, checkpoint, job)
         if on_rung and on_rung(rung) and not last:
             if not anneal:

@@ -11,6 +11,5 @@ from spaces.signature import Module
 
 def initialise(module: Module, choice: Choice, factors: Factors, init: str) -> dict[str, Tensor]:
     """Return ``up`` (m, r) and ``down`` (r, n): slices of the full-length factors."""
-    up, down = factors.low_rank(module.path, init)
-    rank = choice["rank"]
-    return {"up": up[:, :rank].contiguous(), "down": down[:rank].contiguous()}
+    up, down = factors.low_rank(module.path, init, choice["rank"])
+    return {"up": up.contiguous(), "down": down.contiguous()}

@@ -30,13 +30,18 @@ def train(
     as_trial: Annotated[bool, typer.Option("--as-trial", help="Repeat the trial that the search measured.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a recipe's student; the same command again resumes."""
+    """Train a recipe's student; the same command again resumes.
+
+    On several GPUs: torchrun --nproc-per-node 4 -m paredown train RECIPE --out DIR
+    """
     from spaces.recipe import Recipe
 
     Recipe.read(recipe)  # before torch is imported: a wrong file is said at once
     from search.train import train_recipe
 
     result = train_recipe(recipe, out, as_trial=as_trial, overrides=overrides or [])
+    if result is None:
+        return  # of several processes, the first one speaks
     if as_json:
         say_json(result.as_dict())
         return

@@ -274,13 +274,18 @@ class Final(Section):
 
 
 class Latency(Section):
-    """What latency is measured on."""
+    """What latency is measured on; ``hardware`` names kinds of nodes of a cluster, each of which measures the front."""
 
     batch_size: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 1
     sequence_length: Annotated[int, Field(ge=2, le=8192)] = 32
     threads: Count = 1
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
     runtime: Literal["torch", "onnxruntime", "onnxruntime-int8"] = "torch"
+    hardware: Names = ()
+
+    @model_serializer(mode="wrap")
+    def _without_hardware(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in write(self).items() if key != "hardware" or value}
 
 
 class Resources(Section):

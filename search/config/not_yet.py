@@ -19,8 +19,6 @@ class NotYet:
 NOT_YET = (
     NotYet("latency", lambda target: isinstance(target, list), "a list of latency targets"),
     NotYet("latency.runtime", lambda runtime: runtime in ("onnxruntime", "onnxruntime-int8"), "this runtime"),
-    NotYet("run.keep_checkpoints", lambda kept: kept == "all", "keeping all checkpoints"),
-    NotYet("run.stored_dtype", lambda dtype: dtype in ("float16", "bfloat16"), "this stored type"),
 )
 
 

@@ -74,11 +74,9 @@ class Features:
 
     def _energy_kept(self, space: Space, module: Module, nbytes: float) -> float:
         """Return the energy that a matrix keeps, by the low-rank curve whatever its method, linear between ranks."""
-        sums = self._sums.get(module.path)
-        if sums is None or len(sums) != min(module.shape) + 1:
-            sums = self._sums[module.path] = np.concatenate([[0.0], np.cumsum(space.curves.of(module))])
         rank = nbytes / (sum(module.shape) * space.codec.itemsize)
-        return float(sums[-1] if nbytes >= module.numel * space.codec.itemsize else _at(sums, rank))
+        whole = space.curves.residual(module, 0.0)
+        return whole if nbytes >= module.numel * space.codec.itemsize else whole - space.curves.residual(module, rank)
 
     def _cut(self, space: Space, structure: Structure) -> list[float]:
         coordinates = space.cuts.encode(structure) if space.cuts.free else {}
@@ -108,10 +106,6 @@ class Features:
         return {}
 
     @cached_property
-    def _sums(self) -> dict[str, Floats]:
-        return {}
-
-    @cached_property
     def _dense(self) -> dict[str, float]:
         """Bytes of the uncut groups by kind."""
         assert isinstance(self.space, Space), "LSTM students have no groups"
@@ -125,7 +119,7 @@ class Features:
         """The energy of every uncut matrix."""
         assert isinstance(self.space, Space), "LSTM students have no groups"
         modules = self._modules(self.space, Structure())
-        return {m.path: float(self.space.curves.of(m).sum()) for m, _ in modules}
+        return {m.path: self.space.curves.residual(m, 0.0) for m, _ in modules}
 
 
 def _lean(by_block: Mapping[int, float]) -> float:
@@ -136,12 +130,6 @@ def _lean(by_block: Mapping[int, float]) -> float:
     at = np.linspace(-0.5, 0.5, len(blocks))
     kept = np.array([_log(by_block[b] / max(by_block.values())) for b in blocks])
     return float((at * (kept - kept.mean())).sum() / (at * at).sum())
-
-
-def _at(sums: Floats, rank: float) -> float:
-    whole = min(int(rank), len(sums) - 1)
-    after = min(whole + 1, len(sums) - 1)
-    return float(sums[whole] + min(rank - whole, 1.0) * (sums[after] - sums[whole]))
 
 
 def _log(share: float) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from search.orders import Proposal
 from spaces import methods
 from spaces.coordinates import MAX_TILT
-from spaces.domains import Choices, Domain, Fixed
+from spaces.domains import Choices, Domain, Fixed, Range, nearest
 from spaces.lstm_space import LstmSpace
 from spaces.plan import Distillation, Plan
 from spaces.space import SPLITS, Space
@@ -41,6 +41,7 @@ def plan_at(space: Space | LstmSpace, values: Mapping[str, Any]) -> Plan:
 
 def proposal_at(space: Space | LstmSpace, values: Mapping[str, Any]) -> Proposal:
     """Return the plan at these coordinates with all that Optuna would ask for: it draws whatever is left out."""
+    values = _within(space, values)
     plan = plan_at(space, values)
     if isinstance(space, LstmSpace):
         return Proposal(plan, space.encode(plan))
@@ -53,6 +54,15 @@ def proposal_at(space: Space | LstmSpace, values: Mapping[str, Any]) -> Proposal
     for unit in codec.tilt_units:
         full.setdefault(f"{unit}.tilt", 0.0)
     return Proposal(plan, full)
+
+
+def _within(space: Space | LstmSpace, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Hold budget and settings in their ranges: on a log axis arithmetic ends a bit beyond, which Optuna refuses."""
+    domains = {f"distillation.{name}": domain for name, domain in (space.distillation or {}).items()}
+    if isinstance(space, Space):
+        low, high = space.bounds
+        domains["budget"] = Range(low, high) if low < high else Fixed(low)
+    return {name: nearest(domains[name], value) if name in domains else value for name, value in values.items()}
 
 
 def neighbouring(space: Space | LstmSpace, values: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:

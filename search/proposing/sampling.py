@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spaces.domains import Choices, Domain, Fixed
+from spaces.domains import Choices, Domain, nearest
 from spaces.lstm_space import LstmSpace
 from spaces.plan import Distillation, Plan
 from spaces.settings import distillation_values
@@ -121,7 +121,7 @@ def nearest_distillation(
         if f.name == "objective" and isinstance(domain, Choices):
             settings[f.name] = next((o for o in objectives if o in domain.values), domain.values[0])
         elif domain is not None:
-            settings[f.name] = nearest_setting(domain, settings[f.name])
+            settings[f.name] = nearest(domain, settings[f.name])
     return Distillation(**settings)
 
 
@@ -132,14 +132,3 @@ def good_learning_rate(kept: float) -> float:
     2e-4 92.4 (two seeds each); at 0.05, 1e-4 gave 86.3, 2e-4 87.0 and 4e-4 86.2 (one seed each).
     """
     return float(min(max(1e-4 * (0.35 / max(kept, 1e-6)) ** 0.6, 5e-5), 2.5e-4))
-
-
-def nearest_setting(domain: Domain, value: Any) -> Any:
-    """Return what a domain allows nearest to ``value``; of words the first, where it is none of them."""
-    if isinstance(domain, Fixed):
-        return domain.value
-    if isinstance(domain, Choices):
-        if value in domain.values or isinstance(value, str):
-            return value if value in domain.values else domain.values[0]
-        return min(domain.values, key=lambda v: abs(float(v) - value))
-    return min(max(value, domain.low), domain.high)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields
 
-from search.proposing.sampling import nearest_setting
 from spaces.cost import cost
+from spaces.domains import nearest
 from spaces.lstm_space import LstmSpace
 from spaces.plan import Distillation, Plan
 from spaces.space import Space
@@ -52,5 +52,5 @@ def taught_here(plan: Plan, space: Space | LstmSpace) -> Plan:
     settings, domains = asdict(plan.distillation), space.distillation or {}
     for field in fields(Distillation):
         if field.name in domains:
-            settings[field.name] = nearest_setting(domains[field.name], settings[field.name])
+            settings[field.name] = nearest(domains[field.name], settings[field.name])
     return Plan(plan.student, Distillation(**settings))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from compressors.closed_forms import JITTER, RIDGE, Target, low_rank, refitted
+from compressors.closed_forms import JITTER, RIDGE, Target, components, low_rank, refitted, up_down
 
 sides = st.integers(2, 12)
 seeds = st.integers(0, 2**31)
@@ -73,6 +73,27 @@ def test_no_other_matrix_of_that_rank_has_less_weighted_error(m: int, n: int, se
         left, right = up[:, :r] + 0.1 * normal(seed + i, m, r), down[:r] + 0.1 * normal(seed - i, r, n)
         rivals += [left @ down[:r], up[:, :r] @ right, left @ right]
     assert all(best <= target.error(rival) + slack(target, target.weight - rival) for rival in rivals)
+
+
+@given(sides, sides, seeds)
+def test_factors_of_one_rank_are_slices_of_all(m: int, n: int, seed: int) -> None:
+    target = weighted(seed, m, n)
+    up, down, energies = low_rank(target)
+    parts, r = components(target), max(1, min(m, n) // 2)
+    own_up, own_down = up_down(parts, target.weight, r)
+    assert torch.equal(parts["energies"], energies)
+    assert torch.allclose(own_up, up[:, :r], rtol=1e-9, atol=1e-12)
+    assert torch.allclose(own_down, down[:r], rtol=1e-9, atol=1e-12)
+
+
+@given(sides, sides, seeds)
+def test_a_moment_in_single_precision_costs_no_more_than_its_rounding(m: int, n: int, seed: int) -> None:
+    exact = weighted(seed, m, n)
+    assert exact.columns is not None
+    rounded = Target(exact.weight, exact.rows, exact.columns.float())
+    r = max(1, min(m, n) // 2)
+    _, _, energies = low_rank(exact)
+    assert exact.error(rank(rounded, r)) <= float(energies[r:].sum()) * (1 + 1e-4) + 1e-5 * float(energies.sum())
 
 
 @given(sides, sides, seeds)

@@ -187,8 +187,8 @@ def test_decompositions_are_computed_once_and_a_damaged_entry_again(
     teacher: PreTrainedModel, calibration: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Any] = []
-    original = factors_module.low_rank
-    monkeypatch.setattr(factors_module, "low_rank", lambda target: calls.append(target) or original(target))
+    original = factors_module.components
+    monkeypatch.setattr(factors_module, "components", lambda target: calls.append(target) or original(target))
     first = Factors.of_model(teacher, calibration, folder=tmp_path).low_rank(QUERY, "whitened")
     second = Factors.of_model(teacher, calibration, folder=tmp_path).low_rank(QUERY, "whitened")
     assert len(calls) == 1

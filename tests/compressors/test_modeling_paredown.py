@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressors import modeling_paredown as modeling
-from compressors.modeling_paredown import LAYERS, AsEmbedding, AsLinear, pack_bits, unpack_bits
+from compressors.modeling_paredown import (
+    LAYERS,
+    AsEmbedding,
+    AsLinear,
+    first_of_every,
+    first_units,
+    pack_bits,
+    unpack_bits,
+)
 from spaces import methods
 from spaces.methods import kronecker, sparse
 from spaces.methods.base import Knobs, ladder
@@ -279,3 +287,15 @@ def test_a_layer_can_be_exported_after_one_call(choice: Choice) -> None:
         program = torch.export.export(module, (x,), dynamic_shapes=({0: rows},))
         assert torch.allclose(program.module()(x), expected, atol=1e-5)
         assert program.module()(torch.randn(5, 32)).shape == (5, 16)
+
+
+@given(st.integers(1, 70), st.integers(0, 70))
+def test_a_new_mask_keeps_the_first_units(units: int, kept: int) -> None:
+    kept = min(units, kept)
+    assert torch.equal(first_units(units, kept), pack_bits(torch.arange(units) < kept))
+
+
+@given(st.integers(1, 9), st.integers(1, 20), st.data())
+def test_a_new_mask_keeps_the_first_n_of_every_m(repeats: int, m: int, data: st.DataObject) -> None:
+    units, n = repeats * m, data.draw(st.integers(1, m))
+    assert torch.equal(first_of_every(units, n, m), pack_bits(torch.arange(units) % m < n))

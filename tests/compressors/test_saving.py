@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from compressors.apply import make_student
 from compressors.factors import Factors
 from compressors.modeling_paredown import ParedownForSequenceClassification
-from compressors.saving import load, save_student, weights_bytes
+from compressors.saving import as_stored, load, save_student, weights_bytes
 from spaces.cost import cost, file_tensors
 from spaces.errors import UserError
 from spaces.plan import Choice, Structure, Student
@@ -121,6 +121,24 @@ def test_every_task_comes_back(
     student = make_student(random_student(factors.signature, 2), folder, factors)
     save_student(student, tmp_path / "student")
     assert torch.allclose(logits(load(tmp_path / "student"), batch), logits(student, batch), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_what_is_scored_as_stored_is_what_the_file_answers_and_training_goes_on_unrounded(
+    dtype: str, save_teacher: Saver, batch: dict[str, Tensor], tmp_path: Path
+) -> None:
+    folder = save_teacher("bert")
+    factors = Factors.read(folder)
+    ffn = next(m.path for m in factors.signature.modules if m.role == "ffn_in")
+    plan = Student.of(factors.signature.hash, {ffn: Choice.of("lowrank", rank=4)}, stored_dtype=dtype)
+    student = make_student(plan, folder, factors)
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    with as_stored(student):
+        scored = logits(student, batch)
+    save_student(student, tmp_path / "half")
+    assert torch.equal(logits(load(tmp_path / "half"), batch), scored)
+    assert not torch.equal(logits(student, batch), scored)
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
 
 
 def test_half_precision_is_stored_and_single_precision_is_computed_with(

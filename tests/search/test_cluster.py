@@ -190,7 +190,7 @@ def nodes() -> Iterator[Any]:
 def test_a_search_spreads_over_blind_nodes_survives_a_loss_uses_one_that_joins_and_computes_outputs_once(
     nodes: Any, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from search import launch, tune, worker
+    from search import begin, launch, tune, worker
 
     small = {"object_store_memory": 100_000_000}
     places = tmp_path / "places"
@@ -202,8 +202,8 @@ def test_a_search_spreads_over_blind_nodes_survives_a_loss_uses_one_that_joins_a
         worker.train_trial(config, work)
 
     monkeypatch.setattr(tune, "train_trial", noted)
-    real_files, real_run = launch.driver_files, tune.run_trials
-    monkeypatch.setattr(launch, "driver_files", lambda folder: replace(real_files(folder), mark=f"/no-{uuid4().hex}"))
+    real_files, real_run = begin.driver_files, tune.run_trials
+    monkeypatch.setattr(begin, "driver_files", lambda folder: replace(real_files(folder), mark=f"/no-{uuid4().hex}"))
     made: list[dict[str, int]] = []
 
     def run_trials(conductor: Any, work: Any, *rest: Any) -> None:

@@ -367,6 +367,23 @@ def test_a_requeued_trial_goes_on_from_its_checkpoint_which_waits_for_it(build: 
         assert later.start == again.store.folder / "checkpoints" / order.trial
 
 
+def test_all_checkpoints_are_kept_where_that_is_asked_for(build: Build, tmp_path: Path) -> None:
+    conductor = build(2)
+    orders = [conductor.next() for _ in range(2)]
+    for order, accuracy in zip(orders, (0.9, 0.1), strict=True):
+        assert order is not None
+        (tmp_path / "state").mkdir()
+        conductor.store.checkpoint(order.trial, tmp_path / "state")
+        conductor.finish(order.trial, "COMPLETE", columns_of(order) | {"accuracy": accuracy, "size_mb": 1.0})
+    checkpoints = conductor.store.folder / "checkpoints"
+    conductor.keep_all = True
+    conductor.keep_front()
+    assert len(list(checkpoints.iterdir())) == 2
+    conductor.keep_all = False
+    conductor.keep_front()
+    assert [f.name for f in checkpoints.iterdir()] == ["t00000"]
+
+
 def test_trials_that_were_under_way_end_even_when_fewer_are_asked_for(build: Build) -> None:
     first = build(4)
     for _ in range(3):

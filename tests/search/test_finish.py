@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from search.conclude import models_of
 from search.config import Config
 from search.finish import preset_baseline, uniform_baseline
-from search.launch import _models
 from search.store import RunStore
 from search.trial import Outcome
 from search.worker import WorkSpec, workspace_of
@@ -77,6 +77,6 @@ def test_a_front_trial_whose_model_is_gone_is_left_out_of_the_last_sitting(tmp_p
     folder = tmp_path / "checkpoints" / "t00001"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
-    assert _models(store, pd.DataFrame({"trial": ["t00000", "t00001"]})) == {"t00001": str(folder)}
+    assert models_of(store, pd.DataFrame({"trial": ["t00000", "t00001"]})) == {"t00001": str(folder)}
     assert '"trial":"t00000"' in (tmp_path / "log.jsonl").read_text()
-    assert _models(store, pd.DataFrame()) == {}
+    assert models_of(store, pd.DataFrame()) == {}

@@ -16,8 +16,9 @@ import torch
 from analysis.reading import read_info
 from analysis.run import Run
 from compressors.saving import load
+from search.begin import make_conductor, refuse_other_run
 from search.config import Config, config_from
-from search.launch import make_conductor, refuse_other_run, run_search
+from search.launch import run_search
 from search.model_folder import read_facts
 from search.store import RunStore
 from spaces.errors import UserError

@@ -15,10 +15,11 @@ import ray
 import yaml
 from rich.console import Console
 
+from search.begin import make_conductor, refuse_other_run
 from search.cluster import ray_session
 from search.config import Config
 from search.journal import STUDY
-from search.launch import make_conductor, refuse_other_run, run_search
+from search.launch import run_search
 from search.store import RunStore
 from search.tune import Pool, run_trials
 from search.worker import WorkSpec
@@ -38,6 +39,7 @@ FILES = [
     "front.parquet",
     "importance.json",
     "log.jsonl",
+    "log.txt",
     "plans",
     "ray",
     "run.json",
@@ -126,7 +128,7 @@ def test_a_search_writes_its_folder_resumes_and_survives_a_failure(
     with pytest.raises(UserError, match=r"run\.dir: .* holds a run of another config: .*max_steps"):
         search(configure("search.trials=4", "fidelity.max_steps=5"))
 
-    monkeypatch.setattr("search.launch._finish", lambda *_: None)  # it would read the same file
+    monkeypatch.setattr("search.launch.conclude_run", lambda *_: None)  # it would read the same file
     Path(task_data["validation"]).rename(tmp_path / "gone.csv")
     try:
         said = search(configure("search.trials=5", *overrides[1:]))

@@ -17,6 +17,7 @@ import yaml
 from safetensors.torch import load_file
 
 from analysis.words import number
+from compressors.apply import make_student
 from compressors.distill.batches import Encoded
 from compressors.saving import load, weights_bytes
 from search.config import Config
@@ -302,3 +303,28 @@ def test_long_epochs_have_rungs_in_between() -> None:
     assert budget.max_steps == 2500
     assert budget.rungs == (0.2, 0.4, 0.5, 0.6, 0.8, 1.0)
     assert final_budget(data.take(range(64)), 3, 32).rungs == (1 / 3, 2 / 3, 1.0)
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_student_that_one_does_and_the_first_writes_it(
+    recipe_file: Path, cache: Path, tmp_path: Path
+) -> None:
+    whole = train_recipe(recipe_file, tmp_path / "one")
+    environment = {**os.environ, "PAREDOWN_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "paredown", "train", str(recipe_file), "--out", str(tmp_path / "two")]
+    done = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = json.loads(done.stdout)  # one answer, not two
+    assert said["achieved"]["steps"] == whole.achieved["steps"]
+    assert said["achieved"]["accuracy"] == pytest.approx(whole.achieved["accuracy"], abs=0.025)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["one", "two"]
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    workspace, plan = open_recipe(Recipe.read(recipe_file), recipe_file), Recipe.read(recipe_file).plan
+    untrained = make_student(plan.student, workspace.teacher.folder, workspace.rows.factors).state_dict()
+    moved = max(float((a[name] - untrained[name]).abs().max()) for name in a if name in untrained)
+    apart = max(float((a[name] - b[name]).abs().max()) for name in a)
+    assert 0.0 < 5 * apart < moved  # bfloat16, in sums of another order
+    refused = subprocess.run([*command, "--as-trial"], env=environment, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert "--as-trial: a trial was trained by one process" in refused.stderr

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
+import optuna
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.proposing.neighbours import neighbour
+from search.proposing.neighbours import neighbour, neighbouring, proposal_at
 from spaces.cost import cost
 from spaces.curves import Curves
 from spaces.domains import Choices, Fixed, Range
@@ -80,6 +83,22 @@ def test_a_neighbour_of_an_lstm_is_one_of_about_its_sizes_within_the_limit(
     assert 0.3 < there.embedding / here.embedding < 3
     assert cost(near, space.signature, sequence_length=1).file_bytes <= 30e6
     assert near.distillation.label_weight == 0.25
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0, 1]), st.sampled_from([1 - 1e-15, 1.0, 1 + 1e-15]))
+def test_a_proposal_at_the_end_of_a_range_lies_in_it_as_optuna_sees_it(seed: int, end: int, off: float) -> None:
+    space = small_space()
+    start = {"budget": space.bounds[end] * off, "distillation.learning_rate": (2e-5, 5e-4)[end] * off}
+    values = proposal_at(space, {**neighbouring(space, start, np.random.default_rng(seed)), **start}).values
+    assert values is not None
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(dict(values))
+    trial = study.ask()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        space.suggest(trial)
+    optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=0.0)
 
 
 def test_the_same_seed_makes_the_same_move() -> None:
