@@ -23,6 +23,7 @@ from search.stall import StallWatch
 from search.track import Tracking, trackers
 from search.trial import RungReport
 from search.worker import WorkSpec, train_trial
+from spaces.errors import UserError
 
 if TYPE_CHECKING:
     from search.conductor import Conductor
@@ -174,6 +175,9 @@ class ConductedSearcher(_Conducted, Searcher):
         elif told.get("full_disk"):
             self.conductor.leave(trial)
             self.halt.ask(f"a disk is full ({told['full_disk']})")
+        elif told.get("spoiled"):
+            self.conductor.leave(trial)
+            self.halt.fail(UserError(told["spoiled"]))
         elif told.get("refused"):
             self.conductor.refuse(trial, told["refused"])
         elif told.get("failed"):
