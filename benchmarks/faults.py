@@ -10,6 +10,7 @@ believes to run, run folders that could not be read.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -33,7 +34,7 @@ TRIALS = 6
 PRETENDED_TRIALS = 12
 """Trials that only pretend to train are quicker, so that more of them fit a run."""
 
-LIMIT_S = 420.0
+LIMIT_S = 900.0
 WORDS = [f"w{n}" for n in range(40)]
 TRIAL_FAULTS = ("raise", "nan", "memory", "hungry", "die", "die", "memory", "full")
 DRIVER_FAULTS = ("kill", "kill", "kill", "term", "interrupt", "full disk")
@@ -188,18 +189,24 @@ class Campaign:
         return 4.0
 
     def _kill_a_worker(self, process: subprocess.Popen[bytes]) -> None:
-        parents = [process.pid] if self.cluster is None else [os.getpid()]
-        children = [c for pid in parents for c in psutil.Process(pid).children(recursive=True)]
-        workers = []
-        for child in children:
-            try:
-                if child.name().startswith("ray::Implicit"):
-                    workers.append(child)
-            except psutil.Error:
-                continue
+        """Kill one of the workers that train; after a launch they take some seconds to appear."""
+        until = time.monotonic() + 30
+        while not (workers := self._workers(process)) and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.2)
+        time.sleep(self.drawn.uniform(0.0, 2.0))
         if workers:
-            self.drawn.choice(workers).kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self.drawn.choice(workers).kill()
             self.injected["worker"] += 1
+
+    def _workers(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+        parent = process.pid if self.cluster is None else os.getpid()
+        found = []
+        for child in psutil.Process(parent).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if child.name().startswith("ray::Implicit"):
+                    found.append(child)
+        return found
 
     def _corrupt(self) -> None:
         """Cut a file short, or write garbage into it; the truth is never damaged in both of its places."""
