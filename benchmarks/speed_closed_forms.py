@@ -19,7 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from speed_common import RESULTS, spread, timed, write
+from speed_common import RESULTS, record, spread, timed
 from transformers import BertConfig, BertForSequenceClassification
 
 from compressors import closed_forms, kronecker_sums
@@ -39,18 +39,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "speed_closed_forms.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model = teacher(arguments.layers, arguments.width)
-    calibrations: list[Calibration] = []
-    took = timed(lambda: calibrations.append(calibrated(model, ROWS)))
-    rows: list[dict[str, Any]] = [{"what": "calibration", "rows": ROWS, "tokens": TOKENS, **seconds(took)}]
-    print(rows[-1], flush=True)
-    for row in (low_rank(model, calibrations[0]), side_by_side(model, calibrations[0])):
-        rows.append(row)
-        print(row, flush=True)
-    for row in kronecker(model, calibrations[0]):
-        rows.append(row)
-        print(row, flush=True)
-    write(arguments.out, rows, layers=arguments.layers, width=arguments.width)
+    record(arguments.out, measured(arguments.layers, arguments.width), layers=arguments.layers, width=arguments.width)
+
+
+def measured(layers: int, width: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows: calibration, low rank on one thread and on two, Kronecker sums."""
+    model, made = teacher(layers, width), []
+    took = timed(lambda: made.append(calibrated(model, ROWS)))
+    yield {"what": "calibration", "rows": ROWS, "tokens": TOKENS, **seconds(took)}
+    yield low_rank(model, made[0])
+    yield side_by_side(model, made[0])
+    yield from kronecker(model, made[0])
 
 
 def teacher(layers: int, width: int) -> Any:

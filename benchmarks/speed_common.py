@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,18 @@ def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
     return {"median": middle, "p10": low, "p90": high}
 
 
-def write(file: Path, rows: Sequence[Mapping[str, Any]], **facts: Any) -> None:
-    """Write a result: host fingerprint, what it was measured with, and one row a line."""
+def record(file: Path, rows: Iterable[Mapping[str, Any]], **facts: Any) -> None:
+    """Print rows as they come and write them: host fingerprint, what they were measured with, one row a line."""
     from compressors.distill.machine import host
 
-    lines = ",\n  ".join(json.dumps(row) for row in rows)
     head = json.dumps({"host": host(), **facts})[1:-1]
+    lines: list[str] = []
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(f'{{{head}, "rows": [\n  {lines}\n]}}\n', encoding="utf-8")
+    for row in rows:
+        lines.append(json.dumps(row))
+        print(lines[-1], flush=True)
+        text = ",\n  ".join(lines)
+        file.write_text(f'{{{head}, "rows": [\n  {text}\n]}}\n', encoding="utf-8")
 
 
 def clocks() -> tuple[float, float]:

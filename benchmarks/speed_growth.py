@@ -4,9 +4,9 @@
 
 CPU seconds of one thread. Layers and width: untrained BERTs; what is timed are the low-rank curves (whose
 eigen-decompositions need width^3), building a low-rank student from kept components, and a training step on 512 tokens;
-the bytes of its file. Data: synthetic rows of 4 to 24 tokens; laying out an epoch, a batch with its teacher outputs, and the teacher's
-pass (a BERT of 2 x 64, hidden states of both layers), with the largest anonymous memory that this process had in it:
-what is mapped from disk is not counted. How the driver grows with trials is measured by scale.py.
+the bytes of its file. Data: synthetic rows of 4 to 24 tokens; laying out an epoch, a batch with its teacher outputs,
+and the teacher's pass (a BERT of 2 x 64, hidden states of both layers), with the largest anonymous memory that this
+process had in it: what is mapped from disk is not counted. How the driver grows with trials is measured by scale.py.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import argparse
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from speed_closed_forms import calibrated, teacher
-from speed_common import RESULTS, timed, write
+from speed_common import RESULTS, record, timed
 from transformers import BertConfig, BertForSequenceClassification
 
 from compressors.apply import student_of
@@ -47,17 +47,12 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model_once(2, 128)  # imports and first calls
-    rows: list[dict[str, Any]] = []
     series: dict[str, tuple[Sequence[int], Callable[[int], dict[str, float]]]] = {
         "layers": ([layers for layers, _ in LAYERS], lambda layers: model_once(layers, LAYERS[0][1])),
         "width": ([width for _, width in WIDTHS], lambda width: model_once(WIDTHS[0][0], width)),
         "rows": (arguments.rows, data_once),
     }
-    for name, (sizes, measure) in series.items():
-        for row in grown(name, sizes, measure):
-            rows.append(row)
-            print(row, flush=True)
-    write(arguments.out, rows)
+    record(arguments.out, chain.from_iterable(grown(name, *parts) for name, parts in series.items()))
 
 
 def grown(name: str, sizes: Sequence[int], measure: Callable[[int], dict[str, float]]) -> Iterator[dict[str, Any]]:

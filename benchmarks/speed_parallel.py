@@ -23,7 +23,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from speed_common import RESULTS, clocks, opened, plan_of, spread, timed, write
+from speed_common import RESULTS, clocks, opened, plan_of, record, spread, timed
 
 BLOCK = 20
 
@@ -37,11 +37,11 @@ def main() -> None:
     parser.add_argument("--keep", type=float, default=0.2)
     parser.add_argument("--out", type=Path, default=RESULTS / "speed_parallel.json")
     arguments = parser.parse_args()
-    rows = [side_by_side(arguments.config, arguments.keep, arguments.steps)]
-    print(rows[-1], flush=True)
-    rows.append(gaps(arguments.config, arguments.trials))
-    print(rows[-1], flush=True)
-    write(arguments.out, rows, steps=arguments.steps, keep=arguments.keep)
+    calls = (
+        lambda: side_by_side(arguments.config, arguments.keep, arguments.steps),
+        lambda: gaps(arguments.config, arguments.trials),
+    )
+    record(arguments.out, (call() for call in calls), steps=arguments.steps, keep=arguments.keep)
 
 
 def side_by_side(config: str, keep: float, steps: int) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from speed_common import RESULTS, timed, write
+from speed_common import RESULTS, record, timed
 from transformers import BertConfig, BertForSequenceClassification
 
 from compressors.api import compress
@@ -46,11 +47,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "speed_storage.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    for row in (*sizes(), *loading()):
-        rows.append(row)
-        print(row, flush=True)
-    write(arguments.out, rows)
+    record(arguments.out, chain(sizes(), loading()))
 
 
 def model_of(layers: int, width: int) -> Any:

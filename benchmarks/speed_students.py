@@ -18,20 +18,22 @@ import statistics
 import tempfile
 import warnings
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from speed_common import METHODS, RESULTS, opened, plan_of, timed, write
+from speed_common import METHODS, RESULTS, opened, plan_of, record, timed
 from torch import nn
 
 from compressors.apply import make_student
 from compressors.meter import Meter
 from compressors.modeling_paredown import LowRankLinear
-from spaces.methods.lowrank import rank_grid
 
 SHAPES = ((384, 384), (1536, 384), (384, 1536), (768, 768), (3072, 768), (768, 3072))
 TOKENS = (1024, 32)
+RANKS = (16, 24, 32, 48, 64, 96, 128, 192, 256)
+"""Of the offered ranks; those between lie between."""
 LIMITS = {384: 1.45, 768: 1.25}
 """Of a layer as wide as this on its smaller side."""
 
@@ -46,18 +48,15 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    rows = []
-    for row in (*layers(arguments.rounds), *models(arguments.config, arguments.keep)):
-        rows.append(row)
-        print(row, flush=True)
-    write(arguments.out, rows, threads=1, keep=arguments.keep)
+    rows = chain(layers(arguments.rounds), models(arguments.config, arguments.keep))
+    record(arguments.out, rows, threads=1, keep=arguments.keep)
 
 
 def layers(rounds: int) -> Iterator[dict[str, Any]]:
     """Yield a row for every shape, rank and number of tokens."""
     for m, n in SHAPES:
         dense = nn.Linear(n, m).eval()
-        for rank in (r for r in rank_grid(min(m, n)) if r >= 16 and r * (m + n) < m * n):
+        for rank in (r for r in RANKS if r * (m + n) < m * n):
             layer = LowRankLinear((m, n), bias=True, rank=rank).eval()
             flops = rank * (m + n) / (m * n)
             for tokens in TOKENS:

@@ -20,13 +20,13 @@ import copy
 import tempfile
 import time
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from speed_common import METHODS, RESULTS, clocks, opened, plan_of, spread, timed, write
+from speed_common import METHODS, RESULTS, clocks, opened, plan_of, record, spread, timed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -53,14 +53,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     config, workspace = opened(arguments.config)
-    rows = []
-    for method in arguments.methods:
-        rows.append(against_floor(config, workspace, method, arguments.keep, arguments.steps))
-        print(rows[-1], flush=True)
-    if arguments.script_steps:
-        rows.append(against_script(config, workspace, arguments.keep, arguments.script_steps))
-        print(rows[-1], flush=True)
-    write(arguments.out, rows, threads=1, steps=arguments.steps, keep=arguments.keep)
+    keep, steps = arguments.keep, arguments.steps
+    rows = (against_floor(config, workspace, method, keep, steps) for method in arguments.methods)
+    script = (against_script(config, workspace, keep, count) for count in [arguments.script_steps] if count)
+    record(arguments.out, chain(rows, script), threads=1, steps=steps, keep=keep)
 
 
 def against_floor(config: Any, workspace: Any, method: str, keep: float, steps: int) -> dict[str, Any]:

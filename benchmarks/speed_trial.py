@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from speed_common import METHODS, RESULTS, opened, plan_of, spread, timed, write
+from speed_common import METHODS, RESULTS, opened, plan_of, record, spread, timed
 
 import compressors.apply
 import compressors.distill.checkpoints
@@ -63,17 +63,20 @@ def main() -> None:
     plans = {method: plan_of(config, workspace, method, arguments.keep) for method in arguments.methods}
     if arguments.busy:
         run(workspace, next(iter(plans.values())), 10**6)
-    rows = []
+    rows = measured(arguments.config, workspace, plans, arguments.steps, arguments.repeats)
+    record(arguments.out, rows, threads=1, steps=arguments.steps, keep=arguments.keep)
+
+
+def measured(
+    config: str, workspace: Any, plans: Mapping[str, Any], steps: int, repeats: int
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for every trial, then for every student that the meter measures again and again."""
     for number, (method, plan) in enumerate(plans.items()):
-        rows.append(
-            {"what": "trial", "method": method, "first": not number, **shares(workspace, plan, arguments.steps)}
-        )
-        print(rows[-1], flush=True)
-    with another(arguments.config) if arguments.repeats else ExitStack():
-        for method, plan in plans.items() if arguments.repeats else ():
-            rows.append({"what": "meter", "method": method, **repeated(workspace, plan, arguments.repeats)})
-            print(rows[-1], flush=True)
-    write(arguments.out, rows, threads=1, steps=arguments.steps, keep=arguments.keep)
+        yield {"what": "trial", "method": method, "first": not number, **shares(workspace, plan, steps)}
+    if repeats:
+        with another(config):
+            for method, plan in plans.items():
+                yield {"what": "meter", "method": method, **repeated(workspace, plan, repeats)}
 
 
 def shares(workspace: Any, plan: Any, steps: int) -> dict[str, Any]:
