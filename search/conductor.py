@@ -286,7 +286,7 @@ class Conductor:
     def _note(self, running: Running) -> None:
         order = running.order
         self.running[order.trial] = running
-        self._seen[order.trial] = Seen(order.plan, running.sampled.params)
+        self._seen[order.trial] = Seen(order.plan, running.params)
         self.store.started(self._row(running, "RUNNING", {}, ""))
         self.store.log("launched", trial=order.trial, plan=order.plan.hash, from_checkpoint=order.start is not None)
 
@@ -302,7 +302,7 @@ class Conductor:
         row = self._row(running, state, columns, reason)
         self.store.ended(row)
         self.running.pop(running.order.trial)
-        self._see_end(row, running.order.plan, running.sampled.params)
+        self._see_end(row, running.order.plan, running.params)
         told = list(values) if values is not None and state == "COMPLETE" else None
         self.study.tell(running.sampled, told, state=STATES[state])
         above = self._violations(columns) if state != "FAIL" else None
@@ -333,7 +333,7 @@ class Conductor:
             "student": order.plan.student.hash,
             "seed": order.seed,
             **{name: _finite(value) for name, value in columns.items()},
-            **{f"p.{name}": value for name, value in running.sampled.params.items()},
+            **{f"p.{name}": value for name, value in running.params.items()},
         }
 
     def _violations(self, columns: Mapping[str, Any]) -> dict[str, float]:

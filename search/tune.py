@@ -32,6 +32,9 @@ MAX_CRASHES = 2
 """A trial whose worker dies is started again this often, from its last rung, before it counts as failed."""
 
 
+NEVER_S = "1e9"
+"""How often Ray writes down where the experiment is, which takes longer with every trial; it does so at the end."""
+
 QUICK_S = 0.02
 KEEPING_SHARE = 20
 """Finding the front takes longer with every trial: once it is not quick, it has a twentieth of the time."""
@@ -66,6 +69,7 @@ def run_trials(
     Ray's own record of the experiment goes to ``ray/`` in the run folder and is never read again.
     """
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # ours lets rungs end
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = NEVER_S  # a resumed search reads the run folder
     storage = conductor.store.folder / "ray"
     shutil.rmtree(storage / INBOX, ignore_errors=True)
     (storage / INBOX).mkdir(parents=True)
