@@ -22,14 +22,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 import psutil
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+T = TypeVar("T")
 TRIALS = 6
 PRETENDED_TRIALS = 12
 """Trials that only pretend to train are quicker, so that more of them fit a run."""
@@ -303,6 +305,16 @@ class Campaign:
             return 1
 
 
+def patiently(start: Callable[[], T]) -> T:
+    """Start a part of the cluster again and again: on a loaded machine it may take longer than Ray's patience."""
+    for _ in range(10):
+        try:
+            return start()
+        except Exception as error:
+            print(f"a node did not start: {error}", flush=True)
+    raise RuntimeError("no node starts on this machine")
+
+
 class Nodes:
     """A Ray cluster of processes on this machine: a head without cores and two nodes of one core each."""
 
@@ -310,7 +322,7 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         small = {"object_store_memory": 100_000_000}
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+        self.cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small}))
         self.small = {"num_cpus": 1, **small}
         self.nodes: list[Any] = []
         while len(self.nodes) < 2:
@@ -326,13 +338,7 @@ class Nodes:
         self._add()
 
     def _add(self) -> None:
-        for _ in range(5):
-            try:
-                self.nodes.append(self.cluster.add_node(**self.small))
-                return
-            except Exception as error:  # on a loaded machine a node may be too slow for Ray's patience
-                print(f"a node did not start: {error}", flush=True)
-        raise RuntimeError("no node starts on this machine")
+        self.nodes.append(patiently(lambda: self.cluster.add_node(**self.small)))
 
     def close(self) -> None:
         """End all nodes."""
