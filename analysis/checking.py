@@ -17,6 +17,8 @@ NAME = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
 """A trial's id or a plan's hash: both are names of files too, which must not lead out of the run."""
 
 LARGEST = 2**63
+MOST = 1e100
+"""Further on differences and squares overflow."""
 
 INFO: Mapping[str, tuple[type, ...]] = {
     "state": (str,),
@@ -29,6 +31,7 @@ INFO: Mapping[str, tuple[type, ...]] = {
     "versions": (dict,),
     "host": (dict,),
     "counts": (dict,),
+    "files": (dict,),
     "hypervolume": (dict,),
     "refused": (int,),
     "seed": (int,),
@@ -96,7 +99,8 @@ def check_row(row: Mapping[str, Any], where: str, numbers: Sequence[str]) -> Non
     if plan is not None and (not isinstance(plan, str) or not NAME.fullmatch(plan)):
         raise UserError(f"{where}: key 'plan' is {plan!r}; expected a plan's hash")
     for key, value in row.items():
-        if isinstance(value, dict | list) or (type(value) is int and abs(value) >= LARGEST):
+        large = type(value) is int and abs(value) >= LARGEST
+        if isinstance(value, dict | list) or large or (type(value) is float and MOST < abs(value) < math.inf):
             raise UserError(f"{where}: key {key!r} is {value!r}; expected a number or a word")
     for name in numbers:
         if isinstance(row.get(name), str | bool):

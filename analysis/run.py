@@ -50,7 +50,10 @@ class Run:
     @cached_property
     def objectives(self) -> tuple[Objective, ...]:
         """What the run optimises, in the config's order."""
-        return tuple(objective(name) for name in self.info.get("objectives", ()))
+        names = self.info.get("objectives")
+        if not names:
+            raise UserError(f"{self.path / 'run.json'}: key 'objectives' is {names!r}; expected names of objectives")
+        return tuple(objective(name) for name in names)
 
     @cached_property
     def metric(self) -> Objective:

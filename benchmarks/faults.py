@@ -10,6 +10,7 @@ believes to run, run folders that could not be read.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -21,19 +22,21 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 import psutil
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+T = TypeVar("T")
 TRIALS = 6
 PRETENDED_TRIALS = 12
 """Trials that only pretend to train are quicker, so that more of them fit a run."""
 
-LIMIT_S = 420.0
+LIMIT_S = 900.0
 WORDS = [f"w{n}" for n in range(40)]
 TRIAL_FAULTS = ("raise", "nan", "memory", "hungry", "die", "die", "memory", "full")
 DRIVER_FAULTS = ("kill", "kill", "kill", "term", "interrupt", "full disk")
@@ -188,18 +191,24 @@ class Campaign:
         return 4.0
 
     def _kill_a_worker(self, process: subprocess.Popen[bytes]) -> None:
-        parents = [process.pid] if self.cluster is None else [os.getpid()]
-        children = [c for pid in parents for c in psutil.Process(pid).children(recursive=True)]
-        workers = []
-        for child in children:
-            try:
-                if child.name().startswith("ray::Implicit"):
-                    workers.append(child)
-            except psutil.Error:
-                continue
+        """Kill one of the workers that train; after a launch they take some seconds to appear."""
+        until = time.monotonic() + 30
+        while not (workers := self._workers(process)) and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.2)
+        time.sleep(self.drawn.uniform(0.0, 2.0))
         if workers:
-            self.drawn.choice(workers).kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self.drawn.choice(workers).kill()
             self.injected["worker"] += 1
+
+    def _workers(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+        parent = process.pid if self.cluster is None else os.getpid()
+        found = []
+        for child in psutil.Process(parent).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if child.name().startswith("ray::Implicit"):
+                    found.append(child)
+        return found
 
     def _corrupt(self) -> None:
         """Cut a file short, or write garbage into it; the truth is never damaged in both of its places."""
@@ -296,6 +305,16 @@ class Campaign:
             return 1
 
 
+def patiently(start: Callable[[], T]) -> T:
+    """Start a part of the cluster again and again: on a loaded machine it may take longer than Ray's patience."""
+    for _ in range(10):
+        try:
+            return start()
+        except Exception as error:
+            print(f"a node did not start: {error}", flush=True)
+    raise RuntimeError("no node starts on this machine")
+
+
 class Nodes:
     """A Ray cluster of processes on this machine: a head without cores and two nodes of one core each."""
 
@@ -303,7 +322,7 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         small = {"object_store_memory": 100_000_000}
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+        self.cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small}))
         self.small = {"num_cpus": 1, **small}
         self.nodes: list[Any] = []
         while len(self.nodes) < 2:
@@ -319,13 +338,7 @@ class Nodes:
         self._add()
 
     def _add(self) -> None:
-        for _ in range(5):
-            try:
-                self.nodes.append(self.cluster.add_node(**self.small))
-                return
-            except Exception as error:  # on a loaded machine a node may be too slow for Ray's patience
-                print(f"a node did not start: {error}", flush=True)
-        raise RuntimeError("no node starts on this machine")
+        self.nodes.append(patiently(lambda: self.cluster.add_node(**self.small)))
 
     def close(self) -> None:
         """End all nodes."""

@@ -126,10 +126,12 @@ CLAIMS: tuple[Claim, ...] = (
         "500 labels a class: IMDB 61.5 -> 89.1, Elec 65.7 -> 91.0 (text)",
         ("sst2",),
         (
+            Arm("teacher", method="teacher"),
+            Arm("gradual on transfer", passes=1.0, teach=GRADUAL, **TAUGHT),
             Arm("logits on transfer", passes=1.0, **TAUGHT),
             Arm("labels only", teach=LABELS, passes=30.0, **RECURRENT),
         ),
-        (("logits on transfer", "labels only"),),
+        (("gradual on transfer", "labels only"), ("logits on transfer", "labels only"), ("teacher", "labels only")),
         labels=100,
     ),
     Claim(

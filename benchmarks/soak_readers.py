@@ -182,6 +182,14 @@ class DataReader(Reader):
 
 
 TABLES = {"trials.jsonl", "trials.parquet"}
+PARTS = {
+    "config.yaml": "config",
+    "signature.json": "signature",
+    "rungs.jsonl": "rungs",
+    "importance.json": "importance",
+    "baselines.parquet": "baselines",
+}
+"""What of a run is read from a file alone."""
 
 
 class RunReader(Reader):
@@ -204,6 +212,8 @@ class RunReader(Reader):
             *(f"plans/{file.name}" for file in sorted((GOLDEN / "run" / "plans").iterdir())[:2]),
         ]
         self.texts = {name: (GOLDEN / "run" / name).read_bytes() for name in self.names}
+        self.values = {name: yaml.safe_load(text) for name, text in self.texts.items() if name.endswith(".yaml")}
+        self.values |= {name: json.loads(text) for name, text in self.texts.items() if name.endswith(".json")}
 
     def make(self, rng: random.Random) -> None:
         (self.place / "run" / "plans").mkdir(parents=True)
@@ -224,8 +234,7 @@ class RunReader(Reader):
         if name.endswith(".jsonl"):
             rows = [json.loads(line) for line in text.splitlines()]
             return _texts(rng, rows, text, others, _lines)
-        load, dump = (yaml.safe_load, _yaml) if name.endswith(".yaml") else (json.loads, json.dumps)
-        return _texts(rng, load(text), text, others, dump)
+        return _texts(rng, self.values[name], text, others, _yaml if name.endswith(".yaml") else json.dumps)
 
     def _table(self, rng: random.Random, name: str) -> bytes:
         table = pd.read_parquet(GOLDEN / "run" / name)
@@ -246,17 +255,19 @@ class RunReader(Reader):
         from spaces.plan import Plan
 
         run = Run(self.place / "run")
-        _ = run.config, run.signature, run.rungs, run.importance, run.baselines
+        for name, part in PARTS.items():
+            if name in self.chosen or rng.random() < 0.1:
+                getattr(run, part)
         if self.chosen[0].startswith("plans/"):
             plan_table(Plan.read(self.place / "run" / self.chosen[0]), run.signature)
-        elif rng.random() < 0.3 or TABLES.intersection(self.chosen):  # they take most of the time
+        elif rng.random() < 0.05 or TABLES.intersection(self.chosen):  # they take most of the time
             plan_table(run.plan(rng.randrange(5)), run.signature)
-        if rng.random() < 0.2:
+        if rng.random() < 0.08:
             self._pick(rng, run)
-        if rng.random() < 0.05:
+        if rng.random() < 0.03:
             status(run)
             front_table(run)
-        if rng.random() < 0.001:
+        if rng.random() < 0.0005:
             run.report(self.place / "report.html")
 
     def _pick(self, rng: random.Random, run: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,19 +177,18 @@ def make_conductor(config: Config, store: RunStore, objectives: list[Objective],
     )
 
 
-def work_spec(config: Config, store: RunStore, quiet_ms: float | None, teacher: str | None = None) -> WorkSpec:
-    """Return what workers are told; ``quiet_ms`` and ``teacher`` are known once a run has begun."""
+def work_spec(config: Config, store: RunStore, teacher: Mapping[str, Any] | None) -> WorkSpec:
+    """Return what workers are told; ``teacher`` is what ``run.json`` says of the run's own copy, once it has begun."""
     limits = tuple((name, limit) for name, limit in config.constraints.items() if name.startswith(MEASURED))
-    threads = max(1, int(config.resources.cpu))
-    files = driver_files(store.folder / "ray")
     return WorkSpec(
         config.to_yaml(),
         str(cache_folder()),
-        quiet_ms,
-        threads,
-        limits,
-        teacher,
-        config.resources.gpu,
-        files,
-        config.resources.stall_s,
+        quiet_ms=teacher["latency_ms"] if teacher else None,
+        threads=max(1, int(config.resources.cpu)),
+        limits=limits,
+        teacher=str(store.folder / "teacher") if teacher else None,
+        gpu=config.resources.gpu,
+        driver=driver_files(store.folder / "ray"),
+        stall_s=config.resources.stall_s,
+        teacher_hash=teacher["hash"] if teacher else None,
     )

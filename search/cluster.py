@@ -62,7 +62,10 @@ def ray_session(config: Config, address: str | None) -> Iterator[None]:
     except (ConnectionError, ValueError) as error:
         if not address:
             raise
-        raise UserError(f"--address: no Ray cluster answers at {address!r} ({str(error).splitlines()[0]})") from error
+        raise UserError(
+            f"--address: no Ray cluster answers at {address!r} ({str(error).splitlines()[0]}); one that asks for a "
+            "token needs RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+        ) from error
     try:
         yield
     finally:

@@ -6,34 +6,25 @@ It knows nothing of Ray: whoever runs the trials calls ``next``, ``rung``, ``fin
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
+from search.drawing import Drawing
 from search.journal import Journal
 from search.orders import Order, Proposal, Propose, Restored, Running, Seen
+from search.replay import STATES, finite, replay, show_rungs, violations
 from search.rescue import ALONE, rescued_trials
 from search.stopper import FrontStopper
 from search.store import RunStore
 from search.trial import STATE_FILE, RungReport
-from spaces.cost import cost
-from spaces.errors import UserError
 from spaces.lstm_space import LstmSpace
 from spaces.objectives import Objective
 from spaces.plan import Plan
 from spaces.space import Space
-
-MAX_REFUSED = 200
-"""So many plans in a row that break a constraint mean that the space holds hardly any that do not."""
-
-MOST_REPEATS = 20
-"""So often a plan that was tried already is drawn again before it is tried again: the space may hold no other."""
-
-STATES = {"COMPLETE": TrialState.COMPLETE, "STOPPED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
 
 
 @dataclass
@@ -60,7 +51,6 @@ class Conductor:
     max_steps: float = math.inf
     keep_all: bool = False
     running: dict[str, Running] = field(default_factory=dict)
-    refused: int = 0
 
     def __post_init__(self) -> None:
         """Make the sampling study, which lives in memory."""
@@ -71,11 +61,15 @@ class Conductor:
         self._queue: list[tuple[str, int, FrozenTrial]] = []
         self._alone: list[tuple[str, int, FrozenTrial]] = []
         self._numbers = 0
-        self._known: set[str] = set()
+        self._drawing = Drawing(self.study, self.space, self.store, self.constraints, self.sequence_length)
         self._seen: dict[str, Seen] = {}
         self._stopped: dict[str, int] = {}
         self._rungs: set[tuple[str, int]] = set()
-        self._refused_in_a_row, self._last_refusal = 0, ""
+
+    @property
+    def refused(self) -> int:
+        """How many plans broke a constraint."""
+        return self._drawing.refused
 
     @property
     def metric(self) -> Objective:
@@ -106,17 +100,18 @@ class Conductor:
         rows = {row["trial"]: row for row in self.store.restore()}
         journalled = rescued_trials(self.store, self.journal, self.space, self.seed)
         for trial, row in rows.items():
-            self._known.add(row["plan"])
+            self._drawing.tried.add(row["plan"])
             if trial in journalled:
-                self._replay(journalled[trial], row)
+                frozen = journalled[trial]
+                replay(self.study, self.journal, frozen, row, self.objectives, self._violations(row))
         for trial, frozen in journalled.items():
             if trial not in rows and frozen.state != TrialState.FAIL:  # it ran, or its row was lost; refused ones fail
                 waiting = self._alone if ALONE in frozen.user_attrs else self._queue
                 waiting.append((trial, int(trial[1:]), frozen))
-                self._known.add(frozen.user_attrs["plan_hash"])
+                self._drawing.tried.add(frozen.user_attrs["plan_hash"])
         names = [*rows, *journalled]
         self._numbers = max((int(name[1:]) + 1 for name in names), default=0)
-        self._restore_rungs(rows)
+        self._rungs = show_rungs(self.store, self.stopper, rows, self.objectives)
         for trial, row in rows.items():
             if trial in journalled:
                 frozen = journalled[trial]
@@ -132,9 +127,8 @@ class Conductor:
             return self._launch_again(*self._queue.pop(0))
         if self.full:
             return self._launch_again(*self._alone.pop(0)) if self._alone and not self.running else None
-        if self._refused_in_a_row >= MAX_REFUSED:  # not said by refuse(): Ray swallows what is raised there
-            raise self._hopeless()
-        sampled, plan = self._fresh_plan()
+        self._drawing.raise_if_hopeless()  # not said by refuse(): Ray swallows what is raised there
+        sampled, plan = self._drawing.fresh(self._proposed)
         order = Order(f"t{self._numbers:05d}", self._numbers, plan, self.seed)
         self._numbers += 1
         self.store.plan(plan)
@@ -146,13 +140,13 @@ class Conductor:
         """Note what a trial shows at a rung; True when it should stop there."""
         running = self.running[trial]
         running.last = report
-        self._refused_in_a_row = 0
+        self._drawing.in_a_row = 0
         columns, name = report.columns, self.metric.name
-        metric = _finite(columns[name])
+        metric = finite(columns[name])
         if (trial, report.rung) not in self._rungs:  # a restarted trial shows its last rung again
             self._rungs.add((trial, report.rung))
             line = {"rung": report.rung, "step": report.step, "seconds": report.seconds, "loss": report.loss}
-            self.store.rung({"trial": trial, **{k: _finite(v) for k, v in line.items()}, "metric": metric})
+            self.store.rung({"trial": trial, **{k: finite(v) for k, v in line.items()}, "metric": metric})
         self.store.tables()
         if metric is None:
             return False  # it has no place in the order; if it ends so, it fails
@@ -161,7 +155,7 @@ class Conductor:
             running.order.number,
             report.rung,
             metric=metric,
-            error=_finite(columns.get(f"{name}_se")) or 0.0,
+            error=finite(columns.get(f"{name}_se")) or 0.0,
             costs={o.name: columns[o.name] for o in self.objectives if o.is_cost},
             hits=report.per_example,
         )
@@ -212,32 +206,8 @@ class Conductor:
         self.study.tell(running.sampled, state=TrialState.FAIL)
         self.journal.end(running.journal_number, TrialState.FAIL, None)
         self.store.forget(trial)
-        self._refused_in_a_row += 1
-        self._count_refusal(running.order.plan, reason, trial=trial)
-
-    def _fresh_plan(self) -> tuple[optuna.Trial, Plan]:
-        """Ask for a plan until one meets the constraints that can be known and was not tried before."""
-        repeats = 0
-        for attempt in range(MAX_REFUSED + MOST_REPEATS):
-            proposed = self._proposed() if attempt == 0 else None
-            if proposed is not None and proposed.plan.hash not in self._known:
-                values = proposed.values if proposed.values is not None else self.space.encode(proposed.plan)
-                self.study.enqueue_trial(dict(values), user_attrs={"plan": proposed.plan.as_dict()})
-            sampled = self._ask()
-            plan = self.space.suggest(sampled)
-            broken = self._broken(plan)
-            if broken is None and (plan.hash not in self._known or repeats >= MOST_REPEATS):
-                self._known.add(plan.hash)
-                return sampled, plan
-            self.study.tell(sampled, state=TrialState.FAIL)
-            if broken is not None:
-                self._count_refusal(plan, broken)
-            else:
-                repeats += 1
-        raise self._hopeless()
-
-    def _hopeless(self) -> UserError:
-        return UserError(f"constraints: {MAX_REFUSED} plans in a row break one ({self._last_refusal}); loosen it")
+        self._drawing.in_a_row += 1
+        self._drawing.refuse(running.order.plan, reason, trial=trial)
 
     def _proposed(self) -> Proposal | None:
         """Return what is proposed for the next trial, if anything."""
@@ -253,28 +223,10 @@ class Conductor:
         assert seen.metric is not None, "a stopped trial was scored"
         return replace(seen, metric=seen.metric + gain, error=math.hypot(seen.error, spread))
 
-    def _ask(self) -> optuna.Trial:
-        with warnings.catch_warnings():  # a coordinate fitted to a plan may lie outside of the sampled range
-            warnings.simplefilter("ignore")
-            return self.study.ask()
-
-    def _broken(self, plan: Plan) -> str | None:
-        price = cost(plan, self.space.signature, sequence_length=self.sequence_length)
-        known = {"size_mb": price.size_mb, "params": price.params, "flops": price.flops}
-        for name, limit in self.constraints.items():
-            if name in known and known[name] > limit:
-                return f"{name} would be {known[name]:.4g}, above {limit:g}"
-        return None
-
-    def _count_refusal(self, plan: Plan, reason: str, **details: str) -> None:
-        self.refused += 1
-        self._last_refusal = reason
-        self.store.log("refused", plan=plan.hash, reason=reason, **details)
-
     def _launch_again(self, trial: str, number: int, frozen: FrozenTrial) -> Order:
         plan = Plan.from_dict(frozen.user_attrs["plan"])
         self.study.enqueue_trial(frozen.params, user_attrs={"plan": plan.as_dict()})
-        sampled = self._ask()
+        sampled = self._drawing.ask()
         self.space.suggest(sampled)
         folder = self.store.folder / "checkpoints" / trial
         start = folder if (folder / STATE_FILE).exists() else None
@@ -286,7 +238,7 @@ class Conductor:
     def _note(self, running: Running) -> None:
         order = running.order
         self.running[order.trial] = running
-        self._seen[order.trial] = Seen(order.plan, running.sampled.params)
+        self._seen[order.trial] = Seen(order.plan, running.params)
         self.store.started(self._row(running, "RUNNING", {}, ""))
         self.store.log("launched", trial=order.trial, plan=order.plan.hash, from_checkpoint=order.start is not None)
 
@@ -302,7 +254,7 @@ class Conductor:
         row = self._row(running, state, columns, reason)
         self.store.ended(row)
         self.running.pop(running.order.trial)
-        self._see_end(row, running.order.plan, running.sampled.params)
+        self._see_end(row, running.order.plan, running.params)
         told = list(values) if values is not None and state == "COMPLETE" else None
         self.study.tell(running.sampled, told, state=STATES[state])
         above = self._violations(columns) if state != "FAIL" else None
@@ -332,61 +284,9 @@ class Conductor:
             "plan": order.plan.hash,
             "student": order.plan.student.hash,
             "seed": order.seed,
-            **{name: _finite(value) for name, value in columns.items()},
-            **{f"p.{name}": value for name, value in running.sampled.params.items()},
+            **{name: finite(value) for name, value in columns.items()},
+            **{f"p.{name}": value for name, value in running.params.items()},
         }
 
     def _violations(self, columns: Mapping[str, Any]) -> dict[str, float]:
-        """Return for Optuna how far above its limit each constrained value is: at or below 0 it is met."""
-        above = {}
-        for name, limit in self.constraints.items():
-            value = _finite(columns.get(name))
-            if value is not None:
-                lower_bound = name == self.metric.name and self.metric.direction == "maximize"
-                above[name] = limit - value if lower_bound else value - limit
-        return above
-
-    def _replay(self, frozen: FrozenTrial, row: Mapping[str, Any]) -> None:
-        """Put an ended trial into the sampling study, and into the journal where that missed its end."""
-        state = STATES[row["state"]]
-        values = [float(row[o.name]) for o in self.objectives] if state == TrialState.COMPLETE else None
-        if not frozen.state.is_finished():
-            above = self._violations(row) if state != TrialState.FAIL else None
-            self.journal.end(frozen.number, state, values, above=above, shown=row)
-        self.study.add_trial(
-            create_trial(
-                state=state,
-                values=values,
-                params=frozen.params,
-                distributions=frozen.distributions,
-                constraints=self._violations(row) if state != TrialState.FAIL else None,
-            )
-        )
-
-    def _restore_rungs(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
-        """Show the stopper what ended trials showed at their rungs."""
-        from analysis.reading import read_lines
-
-        file = self.store.folder / "rungs.jsonl"
-        name = self.metric.name
-        for line in read_lines(file)[0] if file.exists() else []:
-            self._rungs.add((line["trial"], int(line["rung"])))
-            row = rows.get(line["trial"])
-            if row is None or row["state"] == "FAIL" or line["metric"] is None:
-                continue
-            self.stopper.see(
-                line["trial"],
-                int(row["number"]),
-                int(line["rung"]),
-                metric=line["metric"],
-                error=row.get(f"{name}_se") or 0.0,
-                costs={o.name: row[o.name] for o in self.objectives if o.is_cost},
-            )
-        for trial, row in rows.items():
-            if row["state"] == "COMPLETE":
-                self.stopper.ended(trial, float(row[name]))
-
-
-def _finite(value: Any) -> Any:
-    """Return ``value``, or None for a number that is not finite: JSON has none of those."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return violations(columns, self.constraints, self.metric)

@@ -108,7 +108,8 @@ class Journal:
         for name, value in (shown or {}).items():
             if name.endswith(SHOWN) and value not in (None, ""):
                 live.set_user_attr(name, value)
-        self.study.tell(number, values, state=state)
+        # what ``tell`` does for a sampler is done in the study that samples
+        self.storage.set_trial_state_values(frozen._trial_id, state=state, values=values)
 
     def _trial(self, number: int) -> FrozenTrial:
         """Return one trial without a look at all of them."""

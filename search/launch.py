@@ -89,7 +89,7 @@ def _search(config: Config, store: RunStore, objectives: list[Objective], consol
 
 def _run_and_finish(config: Config, conductor: Conductor, info: dict[str, Any], console: Console, halt: Halt) -> None:
     store = conductor.store
-    work = work_spec(config, store, info["teacher"]["latency_ms"], teacher=str(store.folder / "teacher"))
+    work = work_spec(config, store, info["teacher"])
     store.json("run.json", info | {"state": "RUNNING"})
     state = "INTERRUPTED"
     try:

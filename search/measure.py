@@ -72,6 +72,7 @@ def _changed(target: Latency, device: str | None, batch_size: int | None, runtim
     from pydantic import ValidationError
 
     from search.config import Latency
+    from search.config.models import MOST_ROWS
 
     given = {"device": device, "batch_size": batch_size, "runtime": runtime}
     values = target.model_dump() | {name: value for name, value in given.items() if value is not None}
@@ -81,7 +82,9 @@ def _changed(target: Latency, device: str | None, batch_size: int | None, runtim
         raise UserError(f"--device {values['device']}: {values['runtime']} is measured on the CPU here; allowed: cpu")
     try:
         return Latency.model_validate(values)
-    except ValidationError:
+    except ValidationError as error:
+        if error.errors()[0]["loc"] == ("batch_size",):
+            raise UserError(f"--batch-size {batch_size}: allowed: 1 to {MOST_ROWS:,}") from None
         raise UserError(f"--device {device}: allowed: auto, cpu, cuda, cuda:N, mps") from None
 
 

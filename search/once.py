@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 FILES = ("config.yaml", "signature.json", "curves.npz")
 COPIES = ".copies"
+OF_TEACHER = re.compile(r"teacher/(?!\.{1,2}$)[^/\\\0]+")
 
 
 def kept(folder: Path) -> dict[str, str]:
@@ -40,6 +42,8 @@ def mend(store: RunStore, sums: Mapping[str, str]) -> list[str]:
     """
     mended = []
     for name, expected in sums.items():
+        if name not in FILES and not OF_TEACHER.fullmatch(name):  # a stranger's run.json must not lead out of the run
+            raise UserError(f"{store.folder / 'run.json'}: key 'files' names {name!r}, which is no file of a run")
         file, copy = store.folder / name, store.folder / COPIES / name
         if _sum(file) == expected:
             continue

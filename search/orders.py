@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,11 @@ class Running:
     journal_number: int
     last: RungReport | None = None
     stopped_for: str | None = None
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """The coordinates, which Optuna copies whenever it is asked for them."""
+        return self.sampled.params
 
 
 @dataclass(frozen=True)

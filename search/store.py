@@ -31,6 +31,9 @@ ROWS_COPY = ".trials.jsonl.copy"
 
 ENDS = ("COMPLETE", "STOPPED", "FAIL")
 
+SYNC_EVERY_S = 0.2
+"""Rows that end closer together than this reach the disk with the next one, not each by itself."""
+
 PARQUET_EVERY_S = 30.0
 """``trials.parquet`` is rewritten at most this often, and at the end."""
 
@@ -42,7 +45,7 @@ class RunStore:
         self.folder, self.objectives = folder, list(objectives)
         self.rows: list[dict[str, Any]] = []
         self.running: dict[str, dict[str, Any]] = {}
-        self._written_at = -math.inf
+        self._written_at = self._synced_at = -math.inf
         try:
             for part in ("plans", "checkpoints"):
                 (folder / part).mkdir(parents=True, exist_ok=True)
@@ -87,8 +90,10 @@ class RunStore:
             return info
 
     def ended(self, row: Mapping[str, Any]) -> None:
-        """Append the row of a trial that ended; it is on the disk when this returns."""
-        self._append("trials.jsonl", row, sync=True)
+        """Append the row of a trial that ended; it is on the disk when this returns, unless five end in a second."""
+        sync = time.monotonic() - self._synced_at >= SYNC_EVERY_S
+        self._append("trials.jsonl", row, sync=sync)
+        self._synced_at = time.monotonic() if sync else self._synced_at
         self._append(ROWS_COPY, row)
         self.running.pop(str(row["trial"]), None)
         self.rows.append(dict(row))

@@ -23,6 +23,7 @@ from search.stall import StallWatch
 from search.track import Tracking, trackers
 from search.trial import RungReport
 from search.worker import WorkSpec, train_trial
+from spaces.errors import UserError
 
 if TYPE_CHECKING:
     from search.conductor import Conductor
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 MAX_CRASHES = 2
 """A trial whose worker dies is started again this often, from its last rung, before it counts as failed."""
 
+
+NEVER_S = "1e9"
+"""How often Ray writes down where the experiment is, which takes longer with every trial; it does so at the end."""
 
 QUICK_S = 0.02
 KEEPING_SHARE = 20
@@ -65,6 +69,7 @@ def run_trials(
     Ray's own record of the experiment goes to ``ray/`` in the run folder and is never read again.
     """
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # ours lets rungs end
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = NEVER_S  # a resumed search reads the run folder
     storage = conductor.store.folder / "ray"
     shutil.rmtree(storage / INBOX, ignore_errors=True)
     (storage / INBOX).mkdir(parents=True)
@@ -174,6 +179,9 @@ class ConductedSearcher(_Conducted, Searcher):
         elif told.get("full_disk"):
             self.conductor.leave(trial)
             self.halt.ask(f"a disk is full ({told['full_disk']})")
+        elif told.get("spoiled"):
+            self.conductor.leave(trial)
+            self.halt.fail(UserError(told["spoiled"]))
         elif told.get("refused"):
             self.conductor.refuse(trial, told["refused"])
         elif told.get("failed"):

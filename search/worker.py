@@ -29,8 +29,9 @@ class WorkSpec:
     """What a worker needs to open the workspace: the resolved config as YAML, and facts that the driver knows.
 
     ``cache`` is the shared cache folder; ``limits`` are constraints that are measured before the first step;
-    ``teacher`` is the run's own copy of the teacher, once it is made; ``gpu`` is the share of one that a trial has;
-    ``driver`` says where files of the driver are; after ``stall_s`` seconds without a sign of life it gives a trial up.
+    ``teacher`` is the run's own copy of the teacher, once it is made, and ``teacher_hash`` what that must be; ``gpu``
+    is the share of one that a trial has; ``driver`` says where files of the driver are; after ``stall_s`` seconds
+    without a sign of life it gives a trial up.
     """
 
     config: str
@@ -42,6 +43,11 @@ class WorkSpec:
     gpu: float = 0.0
     driver: DriverFiles = field(default_factory=DriverFiles)
     stall_s: float | None = None
+    teacher_hash: str | None = None
+
+
+class TeacherChanged(UserError):
+    """The run's teacher is not what it was when the run began: further trials would not compare."""
 
 
 class ConstraintBroken(Exception):
@@ -66,7 +72,10 @@ def workspace_of(work: WorkSpec) -> Workspace:
         config_from(yaml.safe_load(work.config)), work.teacher, work.cache
     )
     os.environ["PAREDOWN_CACHE"] = cache
-    return open_workspace(config, quiet_ms=work.quiet_ms, teacher_folder=teacher)
+    workspace = open_workspace(config, quiet_ms=work.quiet_ms, teacher_folder=teacher)
+    if work.teacher_hash is not None and workspace.teacher.hash != work.teacher_hash:
+        raise TeacherChanged(f"{teacher}: the teacher was changed since the run began")
+    return workspace
 
 
 def train_trial(config: dict[str, Any], work: WorkSpec) -> None:
@@ -90,6 +99,8 @@ def _outcome(config: dict[str, Any], work: WorkSpec) -> dict[str, Any]:
         return {"complete": True, "columns": json.dumps(outcome.columns), "files": files}
     except ConstraintBroken as broken:
         return {"refused": str(broken)}
+    except TeacherChanged as changed:
+        return {"spoiled": str(changed)}
     except Exception as error:  # the trial's own failure: told with its reason, and never the run's end
         return trouble(error)
     finally:

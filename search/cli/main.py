@@ -48,9 +48,13 @@ def _run(arguments: list[str], *, debug: bool) -> int:
 def _failed(error: Exception, *, debug: bool) -> int:
     """Say in one sentence what failed; only what the code did not foresee needs its traceback, in a file."""
     from analysis.pick import NothingFits
+    from search.memory import is_out_of_memory
 
     if isinstance(error, NothingFits | WorkFailed):
         return _say(error, FAILED, debug=debug)
+    if is_out_of_memory(error):
+        what = one_line(str(error), 200) or "no amount named"
+        return _say(f"there is too little memory ({what}); take a smaller batch or model", FAILED, debug=debug)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = f"the disk is full ({error.filename or 'no file named'})"
         return _say(f"{what}; free some space and give the same command again", FAILED, debug=debug)

@@ -91,6 +91,9 @@ Kind: TypeAlias = Literal["qkv", "attn_out", "ffn_in", "ffn_out", "embedding", "
 Files: TypeAlias = str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None
 Names: TypeAlias = Annotated[tuple[str, ...], Field(strict=False)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
+MOST_ROWS = 100_000
+"""Of one batch: more are a slip, which would end without memory."""
+
 Count: TypeAlias = Annotated[int, Field(ge=1, le=10_000_000)]
 Epochs: TypeAlias = Annotated[float, Field(gt=0, le=10_000)]
 
@@ -246,7 +249,7 @@ class Fidelity(Section):
 
     max_steps: Count = 300
     rungs: Annotated[tuple[float, ...], Field(strict=False, min_length=1)] = (0.11, 0.33, 1.0)
-    per_device_train_batch_size: Count = 32
+    per_device_train_batch_size: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 32
 
 
 class Baselines(Section):
@@ -273,7 +276,7 @@ class Final(Section):
 class Latency(Section):
     """What latency is measured on; ``hardware`` names kinds of nodes of a cluster, each of which measures the front."""
 
-    batch_size: Count = 1
+    batch_size: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 1
     sequence_length: Annotated[int, Field(ge=2, le=8192)] = 32
     threads: Count = 1
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"

@@ -38,6 +38,8 @@ def read_rows(table: Table, kind: Kind, columns: Columns, *, labelled: bool = Tr
     wanted = [role for role in (kind.text, kind.text_pair) if getattr(columns, role)]
     found = {role: _column(table, str(getattr(columns, role)), role) for role in wanted}
     _refuse_empty(table)
+    for role, values in found.items():
+        _refuse_nested(table, str(getattr(columns, role)), values, "a text")
     text, pair, *_ = [*map(_texts, found.values()), None]
     empty = 0 if isinstance(text, Lines) else sum(not line.strip() for line in text or ())
     if empty == len(table):
@@ -114,11 +116,23 @@ def _refuse_missing(table: Table, name: str, values: Sequence[Any]) -> None:
         )
 
 
+def _refuse_nested(table: Table, name: str, values: Sequence[Any], wanted: str) -> None:
+    """Raise UserError for a list, a mapping or bytes: what Python writes for one is no text of the user's."""
+    if isinstance(values, Lines):
+        return
+    for row, value in enumerate(values, start=1):
+        if isinstance(value, list | tuple | dict | set | bytes):
+            raise UserError(f"{table.name}: row {row}: column {name!r} is {str(value)[:40]!r}; {wanted} is needed")
+
+
 def _targets(table: Table, kind: Kind, name: str) -> Targets:
     values = _column(table, name, "label")
     if kind.name == "multi-label-classification":
+        flat = [item for value in values for item in (value if isinstance(value, list | tuple) else [value])]
+        _refuse_nested(table, name, flat, "words")
         return [_label_set(value) for value in values]
     _refuse_missing(table, name, values)
+    _refuse_nested(table, name, values, "a word or a number")
     read: Callable[[Any], Any] = _label
     if kind.name == "regression":
         return [_number(value, table, name, row) for row, value in enumerate(values, start=1)]
@@ -156,7 +170,8 @@ def _texts(values: Sequence[Any]) -> Sequence[str]:
 
 def _words(value: Any, table: Table, row: int, role: str) -> list[str]:
     items = value.split() if isinstance(value, str) else value
-    if not isinstance(items, list | tuple) or not items or any(item is None for item in items):
+    odd = (type(None), list, tuple, dict, bytes)
+    if not isinstance(items, list | tuple) or not items or any(isinstance(item, odd) for item in items):
         raise UserError(
             f"{table.name}: row {row}: {role} is {str(value)[:40]!r}; a list of at least one word is needed"
         )

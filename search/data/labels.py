@@ -27,6 +27,8 @@ def label_names(kind: Kind, train: Rows, others: Sequence[Rows]) -> tuple[tuple[
         return (), []
     names = _distinct(train)
     if kind.name == "token-classification":
+        if len(names) < 2:
+            raise UserError(f"{train.name}: all tags are {names[0]!r}; a tagger needs at least two")
         extra = set(chain.from_iterable(_distinct(rows) for rows in others)) - set(names)
         warnings = [f"tags that train does not have: {', '.join(sorted(extra))}"] if extra else []
         return _sorted_tags({*names, *extra}), warnings

@@ -6,6 +6,9 @@ The nodes are processes of this machine; their workers are told that they do not
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -238,3 +241,45 @@ def test_a_search_spreads_over_blind_nodes_survives_a_loss_uses_one_that_joins_a
     assert outputs
     assert all(made[0][name] == 1 for name in [*outputs, *(n for n in made[0] if n.startswith("calibrations/"))])
     assert max(made[0].values()) == 1  # no decomposition was computed twice either
+
+
+@pytest.mark.slow
+def test_a_search_whose_cluster_is_gone_ends_and_goes_on_with_the_next_one(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head is killed with all that runs on it, and another cluster started: the same command goes on."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    small = {"num_cpus": 1, "object_store_memory": 100_000_000}
+    config = configure("search.trials=3", "fidelity.max_steps=8", "search.max_concurrent=1")
+    folder = Path(config.run.dir)
+    file = folder.parent / "head.yaml"
+    file.write_text(config.to_yaml())
+    impatient = {**os.environ, "RAY_gcs_rpc_server_reconnect_timeout_s": "10"}
+
+    def command(address: str) -> subprocess.Popen[str]:
+        words = [sys.executable, "-m", "paredown", "search", str(file), "--address", address]
+        return subprocess.Popen(words, env=impatient, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def rows() -> list[str]:
+        lines = (folder / "trials.jsonl").read_text().splitlines() if (folder / "trials.jsonl").exists() else []
+        return [json.loads(line)["trial"] for line in lines]
+
+    first = Cluster(initialize_head=True, head_node_args=small)
+    search = command(first.address)
+    while not rows():
+        assert search.poll() is None
+        time.sleep(0.2)
+    first.shutdown()
+    said, _ = search.communicate(timeout=240)
+    assert search.returncode != 0, said
+    before = rows()
+    second = Cluster(initialize_head=True, head_node_args=small)
+    again = command(second.address)
+    said, _ = again.communicate(timeout=400)
+    second.shutdown()
+    assert again.returncode == 0, said
+    assert f"restored {len(before)}, requeued" in said
+    assert sorted(rows()) == [f"t{number:05d}" for number in range(3)]
+    assert rows()[: len(before)] == before

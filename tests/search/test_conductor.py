@@ -252,7 +252,7 @@ def test_a_space_of_few_plans_repeats_them_in_the_end(build: Build) -> None:
     tiny = Space(SIGNATURE, Curves.flat(SIGNATURE), ("lowrank",), granularity="none", budget=(0.5, 0.5 + 1e-9))
     again = build(7)
     again.restore()
-    again.space = tiny
+    again.space = again._drawing.space = tiny
     run(again, at_once=1)
     plans = [r["plan"] for r in lines(again)]
     assert len(plans) == 7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -255,6 +256,63 @@ def test_what_a_domain_writes_reads_back(value: object) -> None:
     text = given_.to_value()
     assert (parse(text, allowed=[value]) if isinstance(value, str) else parse(text)) == given_
     assert isinstance(given_, Fixed | Choices)
+
+
+KEYS = {
+    "search.trials": st.integers(1, 10**6),
+    "search.seed": st.integers(0, 2**32 - 1),
+    "search.sampler": st.sampled_from(["auto", "guided", "tpe", "nsgaii", "gp", "random"]),
+    "search.max_concurrent": st.just("auto") | st.integers(1, 64),
+    "task.max_length": st.integers(4, 8192),
+    "space.granularity": st.sampled_from(["none", "model", "kind", "layer", "kind+layer", "group", "matrix"]),
+    "space.methods": st.permutations(["dense", "lowrank", "kronecker", "sparse"]),
+    "space.distillation.temperature": st.floats(0.1, 100) | st.just([1, 8]) | st.just({"choices": [1, 2]}),
+    "space.structure.layers": st.just("keep") | st.floats(0.01, 1.0),
+    "constraints.size_mb": st.floats(1e-3, 1e6),
+    "resources.stall_s": st.none() | st.floats(0.1, 1e6),
+    "latency.sequence_length": st.integers(2, 8192),
+    "run.dir": st.text("abc-_. é", min_size=1, max_size=20).map(lambda text: f"runs/x{text}"),
+}
+"""Keys of a config, and values that they may have."""
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=6), inside, max_size=3),
+    max_leaves=6,
+)
+
+
+def with_keys(values: dict[str, object]) -> dict[str, Any]:
+    """Return the base config with dotted keys set."""
+    raw: dict[str, Any] = yaml.safe_load(BASE)
+    raw["teacher"]["finetune"] = {}
+    for key, value in values.items():
+        *path, last = key.split(".")
+        section = raw
+        for name in path:
+            section = section.setdefault(name, {})
+        section[last] = value
+    return raw
+
+
+@given(st.fixed_dictionaries({}, optional=KEYS))
+@settings(deadline=None, max_examples=80)
+def test_every_config_that_is_right_is_the_same_when_its_text_is_read_again(values: dict[str, object]) -> None:
+    config = config_from(with_keys(values))
+    again = config_from(parse_yaml(config.to_yaml(), "resolved")[0])
+    assert again == config
+    assert again.to_yaml() == config.to_yaml()
+    assert same_run_or_difference(config.resolved(), again.resolved()) == []
+
+
+@given(st.sampled_from(sorted(KEYS)), ANYTHING)
+@settings(deadline=None, max_examples=150)
+def test_any_value_of_a_key_is_read_or_refused_in_one_sentence(key: str, value: object) -> None:
+    try:
+        config_from(with_keys({key: value}))
+        said = "read"
+    except UserError as error:
+        said = str(error)
+    assert said.isprintable()  # one line, that is
 
 
 @given(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -86,6 +87,21 @@ def test_a_file_whose_copy_is_damaged_too_is_one_sentence(config: Config) -> Non
         file.write_text("{")
     with pytest.raises(UserError, match=r"signature\.json: it is damaged, and so is its copy"):
         run_search(config)
+
+
+@pytest.mark.parametrize("name", ["../mine", "teacher/../../mine", "teacher/..", "/etc/hostname", "trials.jsonl"])
+def test_a_strangers_run_writes_over_nothing_outside_of_it(name: str, config: Config) -> None:
+    folder = Path(config.run.dir)
+    run_search(config)
+    mine = folder.parent / "mine"
+    mine.write_text("of the user")
+    (folder / "mine").write_text("of the stranger")
+    info = json.loads((folder / "run.json").read_text())
+    info["files"] = {**info["files"], name: hashlib.sha256(b"of the stranger").hexdigest()[:16]}
+    (folder / "run.json").write_text(json.dumps(info))
+    with pytest.raises(UserError, match=r"run\.json: key 'files' names .*, which is no file of a run"):
+        run_search(config)
+    assert mine.read_text() == "of the user"
 
 
 @pytest.mark.parametrize("damage", [damaged, cut, None], ids=["changed", "cut", "gone"])

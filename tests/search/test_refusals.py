@@ -9,7 +9,7 @@ import optuna
 import pytest
 import ray
 
-from search import conductor as module
+from search import drawing as module
 from search.conductor import Conductor
 from search.config import Config
 from search.journal import Journal

@@ -103,6 +103,7 @@ def test_half_a_line_that_a_full_disk_took_is_taken_back(store: RunStore, monkey
     def full(number: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    monkeypatch.setattr("search.store.SYNC_EVERY_S", 0.0)
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         store.ended(row(1))

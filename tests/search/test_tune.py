@@ -19,6 +19,7 @@ from search.halt import Halt
 from search.trial import RungReport
 from search.tune import ConductedCallback, ConductedScheduler, ConductedSearcher, Pool, rung_of
 from search.worker import packed
+from spaces.errors import UserError
 from spaces.plan import Plan, Student
 
 COLUMNS = {"accuracy": 0.9, "accuracy_se": 0.01, "size_mb": 3.0, "latency_ms.phone": 2.0, "a/b": float("nan")}
@@ -116,6 +117,7 @@ def test_nothing_is_launched_after_the_deadline() -> None:
         ({"failed": "RuntimeError: no"}, False, ("FAIL", "t00000", "RuntimeError: no")),
         ({"out_of_memory": "MemoryError: "}, False, ("AGAIN", "t00000", "MemoryError: ")),
         ({"full_disk": "OSError: no space"}, False, ("LEFT", "t00000")),
+        ({"spoiled": "the teacher was changed"}, False, ("LEFT", "t00000")),
         (None, True, ("FAIL", "t00000", "the worker died or Ray could not start the trial")),
         (None, False, ("FAIL", "t00000", "the trial ended without a result")),
         (packed(RUNG) | {"done": True}, False, ("FAIL", "t00000", "the trial ended without a result")),
@@ -127,6 +129,14 @@ def test_every_end_is_told_as_what_it_was(result: Any, error: bool, told: tuple[
     assert conductor.told == [told]
     searcher.on_trial_complete("ray1", result, error)
     assert len(conductor.told) == 1
+
+
+def test_a_teacher_that_was_changed_under_a_search_ends_it_with_that_sentence() -> None:
+    _, searcher, _ = begun()
+    searcher.on_trial_complete("ray1", {"spoiled": "run/teacher: the teacher was changed since the run began"})
+    assert searcher.halt.leaving
+    with pytest.raises(UserError, match="the teacher was changed since the run began"):
+        searcher.halt.raise_error()
 
 
 def test_what_ray_marks_done_because_we_stopped_it_is_stopped_and_not_complete() -> None:

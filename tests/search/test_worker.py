@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from search import worker
 from search.driver_files import DriverFiles
 from search.trial import STATE_FILE, Outcome, RungReport
 from search.worker import ConstraintBroken, WorkSpec, check_limits, failure, train_trial
+from search.workspace import open_workspace
 from spaces.errors import UserError
 from spaces.plan import Plan, Student
 
@@ -96,6 +98,26 @@ def test_whatever_a_trial_raises_is_told_and_never_the_runs_end(
     replace_trial(monkeypatch, run)
     train_trial(CONFIG, work)
     assert results == [{told: failure(error), "files": None}]
+
+
+def test_a_teacher_that_is_not_the_runs_trains_nothing(
+    configure: Callable[..., Any], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure()
+    made = open_workspace(config).teacher
+    folder = Path(shutil.copytree(made.folder, tmp_path / "teacher"))
+    told: Results = []
+    monkeypatch.setattr(tune, "report", told.append)
+    replace_trial(monkeypatch, lambda *_, **__: Outcome("COMPLETE", {"accuracy": 0.9}))
+    files = DriverFiles(str(tmp_path))
+    own = WorkSpec(config.to_yaml(), str(cache), teacher=str(folder), driver=files, teacher_hash=made.hash)
+    weights = folder / "model.safetensors"
+    data = weights.read_bytes()
+    weights.unlink()  # the copy is a link to the same bytes
+    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    worker.workspace_of.cache_clear()
+    train_trial(CONFIG, own)
+    assert told == [{"spoiled": f"{folder}: the teacher was changed since the run began"}]
 
 
 def test_a_limit_that_is_broken_before_training_refuses_the_trial(

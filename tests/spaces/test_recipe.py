@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from spaces.errors import UserError
 from spaces.plan import Choice, Distillation, Plan, Structure, Student
 from spaces.recipe import FORMAT, Recipe
+from tests.spaces.test_plan import PLANS
+
+WORDS = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12)
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | WORDS,
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(WORDS, inside, max_size=3),
+    max_leaves=8,
+)
+"""What a task may hold besides what is asked of it."""
 
 
 @pytest.fixture
@@ -35,6 +47,18 @@ def test_a_recipe_is_read_back_as_it_was_saved(recipe: Recipe, tmp_path: Path) -
     assert again.as_dict() == recipe.as_dict()
     assert again.save(tmp_path / "again.yaml").read_text().split("\n", 6)[6] == file.read_text().split("\n", 6)[6]
     assert [f.name for f in file.parent.iterdir()] == ["recipe.yaml"]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(plan=PLANS, labels=st.lists(WORDS, max_size=4), more=PLAIN, expected=st.dictionaries(WORDS, st.floats(-9, 9)))
+def test_any_plan_and_any_words_come_back_from_the_file(
+    plan: Plan, labels: list[str], more: Any, expected: dict[str, float], recipe: Recipe, tmp_path: Path
+) -> None:
+    task = {**recipe.task, "labels": labels, "more": more}
+    made = replace(recipe, plan=plan, task=task, expected=expected)
+    again = Recipe.read(made.save(tmp_path / "recipe.yaml"))
+    assert again.plan == plan
+    assert again.as_dict() == made.as_dict()
 
 
 def test_the_file_says_how_to_run_it_and_has_no_python_tags(recipe: Recipe, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -35,6 +36,29 @@ def _finished(place: str) -> Change:
     def change(project: Project) -> None:
         shutil.copytree(project.folder / "teacher", Path(project.folder, place, "teacher"))
         sets("config.yaml", "run.dir", place)(project)
+
+    return change
+
+
+def _rows(row: dict[str, object]) -> Change:
+    """Return a change that trains on a jsonl file of one row, many times."""
+
+    def change(project: Project) -> None:
+        (project.folder / "rows.jsonl").write_text((json.dumps(row) + "\n") * 9)
+        sets("config.yaml", "task.data.train", "rows.jsonl")(project)
+
+    return change
+
+
+def _tags(tokens: list[object], tags: list[str]) -> Change:
+    """Return a change that makes the task one of tags, on a file of one row, many times."""
+
+    def change(project: Project) -> None:
+        _rows({"tokens": tokens, "tags": tags})(project)
+        data = {"train": "rows.jsonl", "validation": "rows.jsonl"}
+        sets("config.yaml", "task", {"kind": "token-classification", "data": data, "max_length": 16})(project)
+        sets("config.yaml", "task.metric", "accuracy")(project)
+        sets("config.yaml", "teacher.finetune", {})(project)
 
     return change
 
@@ -121,6 +145,23 @@ OPTIONS = (
     Case("two columns of one name in a parquet file", _twice, CHECK, ("two columns are called 'text'",)),
     Case(
         "a quote that is never closed", text("train.csv", 'text,label\n"w1,cold\n'), CHECK, ("the rows do not parse",)
+    ),
+    Case(
+        "a text that is a list",
+        _rows({"text": ["w1"], "label": "cold"}),
+        CHECK,
+        ("column 'text' is", "a text is needed"),
+    ),
+    Case(
+        "a label that is a mapping",
+        _rows({"text": "w1", "label": {"a": 1}}),
+        CHECK,
+        ("column 'label' is", "a word or a"),
+    ),
+    Case("one tag in all rows", _tags(["w1", "w2"], ["O", "O"]), CHECK, ("all tags are 'O'; a tagger needs",)),
+    Case("a word that is a list", _tags([["w1"]], ["O"]), CHECK, ("row 1: tokens is", "a list of at least one word")),
+    Case(
+        "a run without objectives", sets("run/run.json", "objectives", []), ("status", "run"), ("'objectives' is []",)
     ),
     Case("an override of a key in a number", _nothing, (*CHECK, "search.trials.x=3"), ("search.trials",)),
     Case(
