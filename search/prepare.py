@@ -53,6 +53,7 @@ def facts_of(work: WorkSpec, threads: int, progress: Any) -> dict[str, Any]:
     import yaml
 
     from search.config import config_from
+    from search.device import device_of
     from search.quiet import quiet
     from search.workspace import blocks_of, open_workspace, settings_of
 
@@ -60,6 +61,7 @@ def facts_of(work: WorkSpec, threads: int, progress: Any) -> dict[str, Any]:
     torch.set_num_threads(threads)
     config, _, cache = work.driver.brought_here(config_from(yaml.safe_load(work.config)), None, work.cache)
     os.environ["PAREDOWN_CACHE"] = cache
+    device_of(config.latency.device)  # one that is not there is refused before minutes go into the teacher
     workspace = open_workspace(config, progress=progress)
     progress("calibrating", 0, 1)
     curves = workspace.curves.arrays()

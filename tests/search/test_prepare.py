@@ -42,3 +42,10 @@ def test_a_teacher_no_better_than_chance_is_warned_of(
     (said,) = [said for said in facts_of(work, 1, lambda *step: None)["warnings"] if "teacher" in said]
     assert "accuracy is" in said
     assert "no better than the 1.000 of answers that ignore the input" in said
+
+
+def test_a_device_that_is_not_there_is_refused_before_a_teacher_is_made(configure: Configure, tmp_path: Path) -> None:
+    work = WorkSpec(configure("latency.device=cuda:99").to_yaml(), str(tmp_path / "cache"))
+    with pytest.raises(UserError, match=r"latency.device: 'cuda:99' is not seen here"):
+        facts_of(work, 1, lambda *step: None)
+    assert not (tmp_path / "cache").exists()
