@@ -6,7 +6,7 @@ The floor is forward, backward and fused AdamW of the same student on batches th
 trial's without padding, no mask, kernels compiled before, no loss but a sum, in bfloat16 where the trial's is. A block
 of the floor's steps runs after every block of the trial's, in the same process and thread, so that what else the
 machine does reaches both. The trial's side is everything from ``distil`` being called to its return: batches, teacher
-outputs, loss, clipping, schedule, averages, rungs' checkpoints.
+outputs, loss, clipping, schedule, averages, rungs' checkpoints. Kernels that both use are compiled by the floor.
 
 The script loads a teacher, decomposes its matrices by SVD, and trains the same ranks in float32 on batches padded to
 ``task.max_length`` beside the teacher, which shows all hidden states; ``--script-steps`` of its steps are timed, and
