@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from compressors.calibration import sampled_loss
-from compressors.closed_forms import Target, low_rank, refitted
+from compressors.closed_forms import Target, components, refitted, up_down
 from compressors.distill.batches import Encoded, collate, order
 from compressors.distill.precision import autocast
 from compressors.factors import Kept, _cut
@@ -75,10 +75,11 @@ class Start:
             return bias
         return bias + whole.weight @ whole.mean - self.target(path, init).weight @ whole.mean[columns]
 
-    def low_rank(self, path: str, init: str) -> tuple[Tensor, Tensor]:
-        """Return up (m, q) and down (q, n) of full length."""
-        up, down, _ = low_rank(self.target(path, init))
-        return up.float(), down.float()
+    def low_rank(self, path: str, init: str, rank: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return up (m, r) and down (r, n), of full length by default."""
+        target = self.target(path, init)
+        parts = {name: part.float().contiguous() for name, part in components(target).items()}
+        return up_down(parts, target.weight.float(), rank)
 
     def _whole(self, path: str, init: str) -> Target:
         module, seen = self.signature.module(path), self.calibration

@@ -115,8 +115,16 @@ def test_the_script_starts_from_the_closed_forms_of_the_search(
     out = run_here(still, tmp_path, monkeypatch, "--max-steps", "1")
     found = load_file(out / "model.safetensors")
     assert set(found) <= set(expected)
+    sums = {name.removesuffix(".a") for name in found if name.endswith(".a")}
     for name, tensor in found.items():
-        torch.testing.assert_close(tensor, expected[name], atol=1e-5, rtol=1e-4, msg=name)
+        if name.rpartition(".")[0] not in sums:
+            torch.testing.assert_close(tensor, expected[name], atol=1e-5, rtol=1e-4, msg=name)
+    for name in sums:  # refined with products in bfloat16, where last bits of the second moments tell
+        ours, theirs = (
+            sum(torch.kron(a, b) for a, b in zip(state[f"{name}.a"], state[f"{name}.b"], strict=True))
+            for state in (found, expected)
+        )
+        assert float((ours - theirs).norm()) < 0.01 * float(theirs.norm()), name
 
 
 def test_a_script_imports_nothing_of_ours_and_defines_every_name_once(recipe: Recipe) -> None:
