@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from spaces.curves import Curves, Floats
+from spaces.curves import Curves, Floats, Merged
 from spaces.methods.base import Knobs, Ladder, Method, ladder
 from spaces.plan import DENSE, Choice
 from spaces.signature import Module
@@ -78,11 +78,10 @@ def shares(items: Sequence[Item], budget: float, allocator: Allocator) -> Floats
         return dense
     if allocator == "uniform":
         return scaled(dense, least, dense, budget)
-    owners, sizes, density = _components(items, least, dense)
-    order = np.argsort(-density, kind="stable")
-    before = np.concatenate([[0.0], np.cumsum(sizes[order])[:-1]])
-    taken = np.clip(budget - least.sum() - before, 0.0, sizes[order])
-    result: Floats = least + np.bincount(owners[order], weights=taken, minlength=len(items))
+    merged = items[0].curves.merged(tuple(i.module for i in items))
+    sizes = _component_bytes(items, merged, least, dense)[merged.order]
+    taken = np.clip(budget - least.sum() - (np.cumsum(sizes) - sizes), 0.0, sizes)
+    result: Floats = least + np.bincount(merged.owners[merged.order], weights=taken, minlength=len(items))
     return np.minimum(result, dense)
 
 
@@ -98,6 +97,8 @@ def scaled(weights: Floats, least: Floats, most: Floats, budget: float) -> Float
     low, high = 1e-12, 1e12
     for _ in range(100):
         middle = (low * high) ** 0.5
+        if middle in (low, high):  # neighbours: every further step would end here too
+            break
         if np.clip(weights * middle, least, most).sum() <= budget:
             low = middle
         else:
@@ -137,14 +138,11 @@ def _worth(item: Item, rung: int, wanted: float, allocator: Allocator) -> float:
     return (item.residual(after) - item.residual(now)) / (after - now)
 
 
-def _components(items: Sequence[Item], least: Floats, dense: Floats) -> tuple[np.ndarray, Floats, Floats]:
-    """Return owner, bytes and energy density of every rank-one component between least and dense."""
-    owners, sizes, density = [], [], []
-    for n, item in enumerate(items):
-        values = item.curves.density(item.module)
-        edges = np.clip(np.arange(len(values) + 1) * float(item.rank_bytes), least[n], dense[n])
-        edges[-1] = dense[n]
-        owners.append(np.full(len(values), n))
-        sizes.append(np.diff(edges))
-        density.append(values)
-    return np.concatenate(owners), np.concatenate(sizes), np.concatenate(density)
+def _component_bytes(items: Sequence[Item], merged: Merged, least: Floats, dense: Floats) -> Floats:
+    """Return the bytes of every rank-one component between least and dense; the last of a matrix ends at dense."""
+    of = merged.owners
+    each = np.array([float(i.rank_bytes) for i in items])[of]
+    below, above = merged.ranks * each, (merged.ranks + 1) * each
+    last = np.append(of[1:] != of[:-1], True)
+    sizes: Floats = np.where(last, dense[of], np.clip(above, least[of], dense[of]))
+    return sizes - np.clip(below, least[of], dense[of])

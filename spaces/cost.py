@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from spaces import methods
 from spaces.lstm import lstm_multiply_adds, lstm_tensors
 from spaces.methods.base import stored_bytes
-from spaces.plan import Plan, Student
+from spaces.plan import Choice, Plan, Student
 from spaces.signature import Module, Signature
 from spaces.structure import OVER_WORDS, cut
 from spaces.tensors import BYTES, FLOAT_DTYPES, TensorSpec, file_bytes
@@ -51,14 +52,23 @@ def file_tensors(student: Student, signature: Signature) -> list[TensorSpec]:
     for tensor in signature.tensors:
         module = weights.get(tensor.name)
         if module is None or student[module.path].method == "dense":
-            kept = dtype if tensor.is_float else tensor.dtype
-            tensors.append(TensorSpec(PREFIX + tensor.name, kept, tensor.shape))
-            continue
-        choice = student[module.path]
-        for part in methods.get(choice.method).stored(module.shape, choice):
-            name = f"{PREFIX}{module.path}.{part.name}"
-            tensors.append(TensorSpec(name, "U8" if part.bits else dtype, part.shape))
+            tensors.append(_kept(tensor, dtype))
+        else:
+            tensors.extend(_replaced(module.path, module.shape, student[module.path], dtype))
     return tensors
+
+
+@lru_cache(maxsize=4096)
+def _kept(tensor: TensorSpec, dtype: str) -> TensorSpec:
+    """Return how a tensor of the teacher is stored that the plan leaves alone; kept, since every plan has most."""
+    return TensorSpec(PREFIX + tensor.name, dtype if tensor.is_float else tensor.dtype, tensor.shape)
+
+
+@lru_cache(maxsize=65536)
+def _replaced(path: str, shape: tuple[int, int], choice: Choice, dtype: str) -> tuple[TensorSpec, ...]:
+    """Return what is stored in place of a matrix."""
+    parts = methods.get(choice.method).stored(shape, choice)
+    return tuple(TensorSpec(f"{PREFIX}{path}.{p.name}", "U8" if p.bits else dtype, p.shape) for p in parts)
 
 
 def module_bytes(module: Module, student: Student) -> int:

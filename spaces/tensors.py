@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -60,20 +61,35 @@ def header_bytes(tensors: Iterable[TensorSpec], metadata: Mapping[str, str] = ME
     The header is compact JSON with ``__metadata__`` first, tensors by dtype then name, padded with spaces to a
     multiple of 8.
     """
-    entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
-    offset = 0
+    text = _json_bytes({"__metadata__": dict(metadata)}) - 1 if metadata else 1
+    offset = entries = 0
     for tensor in sorted(tensors, key=lambda t: (DTYPE_ORDER.index(t.dtype), t.name)):
-        end = offset + tensor.nbytes
-        entries[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    return 8 + (len(text) + 7) // 8 * 8
+        fixed, nbytes = _entry_bytes(tensor)
+        text += fixed + len(str(offset)) + len(str(offset + nbytes))
+        offset += nbytes
+        entries += 1
+    text += max(entries - (not metadata), 0) + 1  # commas, the closing brace
+    return 8 + (text + 7) // 8 * 8
+
+
+@lru_cache(maxsize=65536)
+def _entry_bytes(tensor: TensorSpec) -> tuple[int, int]:
+    """Return the bytes of a tensor's entry in the header without its two offsets, and those of its data.
+
+    Kept, since a search counts the same tensors again for every plan that it looks at.
+    """
+    entry = {tensor.name: {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [0, 0]}}
+    return _json_bytes(entry) - len("{}") - len("00"), tensor.nbytes
+
+
+def _json_bytes(value: object) -> int:
+    return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
 
 
 def file_bytes(tensors: Iterable[TensorSpec], metadata: Mapping[str, str] = METADATA) -> int:
     """Return the exact size in bytes of the safetensors file that holds ``tensors``."""
     tensors = list(tensors)
-    return header_bytes(tensors, metadata) + sum(t.nbytes for t in tensors)
+    return header_bytes(tensors, metadata) + sum(_entry_bytes(t)[1] for t in tensors)
 
 
 def read_header(file: Path) -> list[TensorSpec]:

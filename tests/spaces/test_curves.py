@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spaces.curves import Curves
+from spaces.curves import MERGED, Curves
 from spaces.errors import UserError
 from spaces.signature import Signature
 
@@ -54,3 +54,22 @@ def test_flat_curves_value_every_weight_the_same(tiny: Signature) -> None:
         assert unknown.density(module) == pytest.approx(np.ones(min(module.shape)))
         if module.role != "embedding":
             assert (flat.of(module) == unknown.of(module)).all()
+
+
+def test_merged_components_come_by_what_a_byte_of_them_is_worth(
+    minilm: Signature, make_curves: Callable[..., Curves]
+) -> None:
+    curves, modules = make_curves(minilm), minilm.modules[1:5]
+    merged = curves.merged(modules)
+    worth = [curves.density(modules[o])[r] for o, r in zip(merged.owners, merged.ranks, strict=True)]
+    assert sorted(worth, reverse=True) == [worth[place] for place in merged.order]
+    assert len(worth) == sum(min(m.shape) for m in modules)
+
+
+def test_only_some_lists_of_components_are_kept(minilm: Signature, make_curves: Callable[..., Curves]) -> None:
+    curves = make_curves(minilm)
+    before = curves.merged(minilm.modules[:2]).order.copy()
+    for count in range(1, MERGED + 2):
+        curves.merged(minilm.modules[2 : 2 + count])
+    assert len(curves._merged) == MERGED
+    assert (curves.merged(minilm.modules[:2]).order == before).all()

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save, save_file
 
 from spaces.errors import UserError
-from spaces.tensors import TensorSpec, read_header
+from spaces.tensors import TensorSpec, file_bytes, read_header
 
 Header = dict[str, dict[str, Any]]
 
@@ -34,6 +36,21 @@ def rewrite(file: Path, change: Callable[[Header], Any]) -> None:
 
 def test_names_dtypes_and_shapes_come_from_the_header(file: Path) -> None:
     assert sorted(read_header(file)) == [TensorSpec("a", "F32", (2, 3)), TensorSpec("b", "F16", (4,))]
+
+
+DTYPES = {"F32": np.float32, "F16": np.float16, "I64": np.int64, "U8": np.uint8}
+SPECS = st.builds(
+    TensorSpec,
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(lambda n: n != "__metadata__"),
+    st.sampled_from(sorted(DTYPES)),
+    st.lists(st.integers(0, 7), max_size=3).map(tuple),
+)
+
+
+@given(st.lists(SPECS, max_size=12, unique_by=lambda t: t.name), st.sampled_from([{}, {"format": "pt"}]))
+def test_the_size_of_a_file_is_told_to_the_byte(tensors: list[TensorSpec], metadata: dict[str, str]) -> None:
+    written = save({t.name: np.zeros(t.shape, DTYPES[t.dtype]) for t in tensors}, metadata=metadata or None)
+    assert file_bytes(tensors, metadata) == len(written)
 
 
 @pytest.mark.parametrize(
