@@ -419,11 +419,12 @@ def main() -> None:
         config = inputs(work / "inputs")
         nodes = None
         for seed in seeds:
-            if seed >= arguments.first_seed + arguments.local and nodes is None:
+            prepared = config.parent / "prepared"
+            if seed >= arguments.first_seed + arguments.local and nodes is None and prepared.exists():
                 nodes = Nodes()
             campaign = Campaign(seed, Path(place) / f"run-{seed}", config, nodes)
             found = campaign.go()
-            keep_prepared(campaign.run, config.parent / "prepared")
+            keep_prepared(campaign.run, prepared)
             found["host"] = {"machine": platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
             with arguments.out.open("a") as stream:
                 stream.write(json.dumps(found) + "\n")
