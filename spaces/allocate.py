@@ -144,5 +144,6 @@ def _component_bytes(items: Sequence[Item], merged: Merged, least: Floats, dense
     each = np.array([float(i.rank_bytes) for i in items])[of]
     below, above = merged.ranks * each, (merged.ranks + 1) * each
     last = np.append(of[1:] != of[:-1], True)
-    sizes: Floats = np.where(last, dense[of], np.clip(above, least[of], dense[of]))
-    return sizes - np.clip(below, least[of], dense[of])
+    ends = np.where(last, dense[of], np.clip(above, least[of], dense[of]))
+    sizes: Floats = ends - np.clip(below, least[of], dense[of])
+    return sizes

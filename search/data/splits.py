@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import cast
+
+import numpy as np
 
 from search.data.types import Split
 from spaces.errors import UserError
@@ -12,9 +15,15 @@ from spaces.errors import UserError
 FRACTION = 0.1
 MOST = 2000
 
+BINS, BIN_ROWS = 10, 20
+"""Numbers are split by quantiles: so many, with so many rows in each at least."""
+
 
 def split_validation(train: Split, name: str) -> tuple[Split, Split]:
-    """Return (train, validation): a tenth of each class, at most 2,000 rows, chosen by the hash of the text.
+    """Return (train, validation): a tenth of each stratum, at most 2,000 rows, chosen by the hash of the text.
+
+    A row's stratum is its class, the tenth of all numbers in which its number lies, or the rarest of its labels or
+    tags, so that rare ones are on both sides too.
 
     Rows with equal texts stay together, so that none stands on both sides, and adding rows to the data moves no other
     row except at the edges. Raises UserError when there is too little to split.
@@ -57,11 +66,36 @@ def shared_contexts(train: Split, others: Mapping[str, Split]) -> list[str]:
 
 
 def _strata(train: Split) -> dict[int, dict[str, list[int]]]:
-    """Return rows by class, then by text (questions by their context); a text has the class of its first row."""
+    """Return rows by stratum, then by text (questions by their context); a text has the stratum of its first row."""
     home: dict[str, int] = {}
     strata: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for row, key in enumerate(train.documents()):
-        label = train.labels[row] if train.labels is not None else 0
-        stratum = home.setdefault(key, label if isinstance(label, int) else 0)
-        strata[stratum][key].append(row)
+    for row, (key, stratum) in enumerate(zip(train.documents(), _stratum_of_rows(train), strict=True)):
+        strata[home.setdefault(key, stratum)][key].append(row)
     return strata
+
+
+def _stratum_of_rows(train: Split) -> list[int]:
+    labels = train.labels
+    match labels[0] if labels else None:
+        case int():
+            return cast("list[int]", labels)
+        case float():
+            return _quantiles(cast("list[float]", labels))
+        case list():
+            rows = cast("list[list[int]]", labels)
+            return _rarest([set(row) if train.tokens is not None else set(np.flatnonzero(row)) for row in rows])
+        case _:
+            return [0] * len(train)
+
+
+def _quantiles(numbers: Sequence[float]) -> list[int]:
+    """Return for each number the part of all in which it lies; equal numbers lie in the same."""
+    bins = max(1, min(BINS, len(numbers) // BIN_ROWS))
+    edges = np.quantile(numbers, np.arange(1, bins) / bins)
+    return [int(part) for part in np.searchsorted(edges, numbers, side="right")]
+
+
+def _rarest(rows: Sequence[Collection[int]]) -> list[int]:
+    """Return for each row the one of its labels that the fewest rows have; -1 where it has none."""
+    counts = Counter(label for row in rows for label in row)
+    return [min(row, key=lambda label: (counts[label], label), default=-1) for row in rows]

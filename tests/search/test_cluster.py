@@ -196,6 +196,7 @@ def test_a_search_spreads_over_blind_nodes_survives_a_loss_uses_one_that_joins_a
 ) -> None:
     from search import begin, launch, tune, worker
 
+    monkeypatch.chdir(tmp_path)  # workers look first in the driver's folder where they have it too, as here they would
     small = {"object_store_memory": 100_000_000}
     places = tmp_path / "places"
     places.mkdir()

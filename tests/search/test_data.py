@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pytest
@@ -249,6 +250,34 @@ def test_each_class_gives_a_tenth_of_its_rows() -> None:
     _, validation = split_validation(split, "train")
     assert (validation.labels or []).count(1) == 10
     assert (validation.labels or []).count(0) == 20
+
+
+def test_every_part_of_the_numbers_gives_a_tenth_of_its_rows() -> None:
+    split = Split(text=[f"t{i}" for i in range(400)], labels=[float(i) ** 2 for i in range(400)])
+    _, validation = split_validation(split, "train")
+    tenths = Counter(int(cast("float", value) ** 0.5) // 40 for value in validation.labels or [])
+    assert tenths == dict.fromkeys(range(10), 4)
+
+
+def test_numbers_that_are_mostly_one_value_are_split_all_the_same() -> None:
+    split = Split(text=[f"t{i}" for i in range(100)], labels=[0.0] * 95 + [1.0] * 5)
+    _, validation = split_validation(split, "train")
+    assert 10 <= len(validation) <= 11
+
+
+def test_the_rarest_label_of_rows_with_several_is_in_both_splits() -> None:
+    labels = [[1, int(i % 2), int(i % 50 == 0)] for i in range(300)]
+    train, validation = split_validation(Split(text=[f"t{i}" for i in range(300)], labels=labels), "train")
+    for split in (train, validation):
+        assert any(cast("list[int]", row)[2] for row in split.labels or [])
+    assert 27 <= len(validation) <= 33
+
+
+def test_the_rarest_tag_is_in_both_splits() -> None:
+    tokens = [[f"w{i}", "x", "y"] for i in range(300)]
+    labels = [[0, 1, 2 if i % 60 == 0 else 0] for i in range(300)]
+    for split in split_validation(Split(tokens=tokens, labels=labels), "train"):
+        assert any(2 in cast("list[int]", row) for row in split.labels or [])
 
 
 def test_labels_follow_the_outputs_of_a_teacher_that_is_trained_already() -> None:
