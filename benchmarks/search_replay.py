@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,27 @@ def load_facts(folder: Path, name: str) -> tuple[Facts, Signature, Curves]:
     return facts, signature, Curves.load(folder / f"{name}.curves.npz")
 
 
-class World:
+class World(Protocol):
+    """What an arm searches in: the facts of a task, its space, and what trials of a plan show."""
+
+    facts: Facts
+    space: Space
+    sequence_length: int
+
+    def mean(self, plan: Plan) -> float:
+        """Return the metric by which a chosen plan is judged: of values that did not choose it."""
+
+    def size_mb(self, plan: Plan) -> float:
+        """Return the size of a plan's file."""
+
+    def seen(self, plan: Plan, rng: np.random.Generator) -> float:
+        """Return the validation metric that a search sees at a trial's end."""
+
+    def rungs(self, plan: Plan, seen: float) -> list[float]:
+        """Return what a trial that ends at ``seen`` shows before, untrained first."""
+
+
+class Replay:
     """What trials would show, by a model of the table.
 
     The final metric is the mean of a Gaussian process and of extremely randomised trees over the features of a plan,

@@ -24,7 +24,7 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from search_arms import Arm, Trial
-    from search_replay import World
+    from search_replay import Replay, World
 
 TABLES = Path("benchmarks/results/search")
 TRIALS = {"GP": 48, "GP, explicit": 48, "guided": 60, "turns": 60}
@@ -65,9 +65,9 @@ def make_table(arguments: argparse.Namespace) -> None:
     write(work, lines, arguments.tables, arguments.name)
 
 
-def world_of(tables: Path, name: str) -> World:
+def world_of(tables: Path, name: str) -> Replay:
     """Return the world of a committed table."""
-    from search_replay import World, load_facts
+    from search_replay import Replay, load_facts
     from search_table import config_of
 
     from search.workspace import make_space
@@ -75,7 +75,7 @@ def world_of(tables: Path, name: str) -> World:
     table = pd.read_parquet(tables / f"{name}.parquet")
     facts, signature, curves = load_facts(tables, name)
     space = make_space(config_of(name, Path()), signature, curves)
-    return World(table, facts, space)  # type: ignore[arg-type]
+    return Replay(table, facts, space)  # type: ignore[arg-type]
 
 
 def replay(arguments: argparse.Namespace) -> None:
@@ -124,7 +124,7 @@ def course(world: World, trials: list[Trial]) -> dict[str, Any]:
 
 
 def volume(world: World, trials: Iterable[Trial]) -> float:
-    """Return the hypervolume, by the model's means, of the front that was chosen by what was seen."""
+    """Return the hypervolume, by means that did not choose it, of the front that was chosen by what was seen."""
     from search_arms import OBJECTIVES
 
     from analysis.front import front, hypervolume, make_reference
@@ -132,7 +132,7 @@ def volume(world: World, trials: Iterable[Trial]) -> float:
 
     rows = pd.DataFrame(
         [
-            {"number": n, "state": "COMPLETE", "accuracy": t.seen, "size_mb": t.size_mb, "mean": world.mean(t.plan)}
+            {"number": n, "state": "COMPLETE", "accuracy": t.seen, "size_mb": t.size_mb, "plan": t.plan}
             for n, t in enumerate(trials)
             if t.complete
         ]
@@ -142,7 +142,7 @@ def volume(world: World, trials: Iterable[Trial]) -> float:
     chosen = front(rows, OBJECTIVES)
     teacher = {"accuracy": world.facts.teacher, "size_mb": world.size_mb(Plan(world.space.student({})))}
     reference = make_reference(OBJECTIVES, teacher, chance=world.facts.chance, constraints={})
-    return hypervolume(chosen.assign(accuracy=chosen["mean"]), reference)
+    return hypervolume(chosen.assign(accuracy=[world.mean(plan) for plan in chosen["plan"]]), reference)
 
 
 def say(arguments: argparse.Namespace) -> None:
