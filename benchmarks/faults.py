@@ -291,7 +291,10 @@ class Campaign:
 
     def _study(self) -> dict[str, str]:
         backend = optuna.storages.journal.JournalFileBackend(str(self.run / "study.log"))
-        study = optuna.load_study(study_name="paredown", storage=optuna.storages.JournalStorage(backend))
+        try:
+            study = optuna.load_study(study_name="paredown", storage=optuna.storages.JournalStorage(backend))
+        except KeyError:  # there is none: all trials count as untold
+            return {}
         return {t.user_attrs["trial"]: t.state.name for t in study.trials if "trial" in t.user_attrs}
 
     def _unreadable(self) -> int:

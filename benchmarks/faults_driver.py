@@ -160,8 +160,11 @@ def fill_disk(faults: Path) -> None:
     store.os = type("FullDisk", (), {**vars(os), "fsync": staticmethod(fsync)})  # type: ignore[misc]
 
 
-def search_alone(config: str, address: str) -> None:
-    """Search without the forecast before and the measuring after the trials, which cost more than trials this small."""
+def search_alone(config: str, address: str | None) -> None:
+    """Search without the forecast before and the measuring after the trials.
+
+    These cost more than trials this small, and of a trial that only pretended there is nothing to measure.
+    """
     from search import launch
     from search.config import load_config
 
@@ -180,9 +183,10 @@ def main() -> None:
     from search import tune
     from search.cli.main import main as command
 
-    tune.train_trial = faulty(faults, trained=not os.environ.get("FAULTS_PRETEND"))
+    pretends = bool(os.environ.get("FAULTS_PRETEND"))
+    tune.train_trial = faulty(faults, trained=not pretends)
     fill_disk(Path(faults))
-    if address:
+    if address or pretends:
         search_alone(config, address)
     command(["search", config])
 

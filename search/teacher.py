@@ -246,7 +246,7 @@ def hash_of(folder: Path) -> str:
 def _is_whole(folder: Path) -> bool:
     """Whether the cache holds a teacher as it was written; a damaged one is taken away."""
     found, note = hash_of(folder), folder / HASH_FILE
-    if found and (not note.exists() or note.read_text(encoding="utf-8") == found):
+    if found and (not note.exists() or note.read_bytes() == found.encode()):
         return True
     shutil.rmtree(folder, ignore_errors=True)
     return False

@@ -40,6 +40,7 @@ for name, command in (
     ("check", config_commands.check),
     ("search", config_commands.search),
     ("plan", config_commands.plan),
+    ("augment", config_commands.augment),
     ("status", run_commands.status),
     ("show", run_commands.show),
     ("measure", run_commands.measure),

@@ -1,4 +1,4 @@
-"""Commands that start from a config: init, schema, check, search, plan."""
+"""Commands that start from a config: init, schema, check, search, plan, augment."""
 
 from __future__ import annotations
 
@@ -183,6 +183,38 @@ def plan(
         say_json({"file": str(out), "plan": recipe.plan.hash, "expected": recipe.expected})
         return
     say(f"wrote {out}; next: paredown train {out} --out model/")
+
+
+def augment(
+    config: ConfigFile,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The transfer text to write, as JSON lines.")],
+    overrides: Overrides = None,
+    copies: Annotated[int, typer.Option("--copies", help="New rows for each training row, at most.")] = 4,
+    share: Annotated[float, typer.Option("--share", help="Of a row's words that are replaced.")] = 0.2,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="MODEL", help="A masked language model; default: teacher.model.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make transfer text: training texts with words replaced by others that a language model expects there.
+
+    For few labels: the teacher says what the new texts are, and the student learns from that.
+    """
+    from search.augment import augment as write_augmented
+
+    if out.suffix != ".jsonl":
+        raise UserError(f"--out {out}: allowed: a name that ends in .jsonl")
+    if copies < 1:
+        raise UserError(f"--copies {copies}: allowed: 1 or more")
+    if not 0 < share <= 1:
+        raise UserError(f"--share {share:g}: allowed: above 0, at most 1")
+    loaded, data = _load(config, overrides or [])
+    made = write_augmented(loaded, data, out, copies=copies, share=share, model=model)
+    if as_json:
+        say_json({"file": str(out), "rows": made.rows, "left_out": made.left_out})
+        return
+    say(f"wrote {out}: {made.rows:,} rows; {made.left_out:,} left out that the data or other rows have")
+    say(f"next: put transfer: {out} under task in {config}")
 
 
 def _load(config: Path, overrides: list[str]) -> tuple[Config, TaskData]:

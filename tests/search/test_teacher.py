@@ -115,6 +115,19 @@ def test_the_calibration_is_kept_and_made_again_when_its_file_is_damaged(configu
     assert file.stat().st_size == len(whole)
 
 
+@pytest.mark.parametrize("name", [".hash", "model.safetensors", "config.json"])
+def test_a_teacher_in_the_cache_is_made_again_when_a_file_of_it_is_damaged(configure: Configure, name: str) -> None:
+    config = configure("teacher.finetune.num_train_epochs=0.1")
+    teacher = open_workspace(config).teacher
+    with (teacher.folder / name).open("r+b") as stream:
+        stream.seek(8)
+        stream.write(b"\xa2" * 8)
+    said: list[str] = []
+    again = open_workspace(config, progress=lambda what, done, total: said.append(what))
+    assert said
+    assert (again.teacher.hash, folder_hash(again.teacher.folder)) == (teacher.hash, teacher.hash)
+
+
 def test_a_named_device_is_taken_as_it_is() -> None:
     assert device_of("cpu") == "cpu"
     assert device_of("auto") in ("cpu", "cuda")

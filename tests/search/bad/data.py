@@ -108,7 +108,7 @@ DATA = (
         _kind(
             "token-classification",
             "t.jsonl",
-            _table([{"tokens": ["a"], "tags": ["noun"]}, {"tokens": ["b"], "tags": ["O"]}] * 9),
+            _table([{"tokens": [word], "tags": [tag]} for word, tag in zip("abcdef", ["noun", "O"] * 3, strict=True)]),
         ),
         CHECK,
         ("seqeval_f1", "'noun'", "use accuracy"),

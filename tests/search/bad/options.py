@@ -13,6 +13,8 @@ import pyarrow.parquet
 from tests.search.bad.data import ROWS
 from tests.search.bad.project import CHECK, TRAIN, Case, Change, Project, key, sets, text
 
+AUGMENT = ("augment", "config.yaml", "--out")
+
 
 def _nothing(project: Project) -> None:
     """Leave the project as it is."""
@@ -208,6 +210,10 @@ OPTIONS = (
     Case("a config that is there already", _nothing, ("init", "config.yaml"), ("nothing is overwritten",)),
     Case("a teacher to look at, without data", _nothing, ("init", "n.yaml", "--teacher", "teacher"), ("--data",)),
     Case("a share that is no number", _nothing, ("plan", "config.yaml", "--keep", "nan", "--out", "r.yaml"), ("nan",)),
+    Case("more text of a model that tells no words", _nothing, (*AUGMENT, "m.jsonl"), ("--model",)),
+    Case("more text as a table", _nothing, (*AUGMENT, "m.csv"), ("allowed: a name that ends in .jsonl",)),
+    Case("no copies", _nothing, (*AUGMENT, "m.jsonl", "--copies", "0"), ("--copies 0: allowed: 1 or more",)),
+    Case("more words than there are", _nothing, (*AUGMENT, "m.jsonl", "--share", "2"), ("--share 2",)),
     Case("a training without a target", _nothing, ("train", "recipe.yaml", "--out", "train.csv/m"), ("train.csv",)),
     Case("an override that is no number", _nothing, (*TRAIN, "final.num_train_epochs=many"), ("'many'",)),
 )
