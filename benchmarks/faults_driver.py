@@ -83,7 +83,7 @@ def faulty(faults: str, trained: bool) -> Any:
     """Return ``train_trial`` with the faults in ``faults``; not ``trained`` puts a pretence in place of training."""
 
     def train_trial(config: dict[str, Any], work: Any) -> None:
-        from search import worker
+        from search.workers import worker
 
         kind = taken(Path(faults), config["trial"])
         if trained:
@@ -111,7 +111,7 @@ def faulty(faults: str, trained: bool) -> Any:
         import torch
 
         from compressors.distill.loop import Loop
-        from search import worker
+        from search.workers import worker
 
         run, step = worker.run_trial, Loop._one_step
 
@@ -155,7 +155,7 @@ def fill_disk(faults: Path) -> None:
             raise OSError(errno.ENOSPC, "injected: no space left on device")
         real(number)
 
-    from search import store
+    from search.folder import store
 
     store.os = type("FullDisk", (), {**vars(os), "fsync": staticmethod(fsync)})  # type: ignore[misc]
 
@@ -165,8 +165,8 @@ def search_alone(config: str, address: str | None) -> None:
 
     These cost more than trials this small, and of a trial that only pretended there is nothing to measure.
     """
-    from search import launch
     from search.config import load_config
+    from search.driver import launch
 
     launch.conclude_run = lambda *_: None
     try:
@@ -180,8 +180,8 @@ def search_alone(config: str, address: str | None) -> None:
 def main() -> None:
     """Run or resume the search; the exit codes are those of ``paredown search``."""
     config, faults, address = sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None
-    from search import tune
     from search.cli.main import main as command
+    from search.driver import tune
 
     pretends = bool(os.environ.get("FAULTS_PRETEND"))
     tune.train_trial = faulty(faults, trained=not pretends)

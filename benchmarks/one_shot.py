@@ -51,8 +51,8 @@ def missing_rows(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> I
     import torch
 
     from search.config import load_config
-    from search.oneshot import make_plan
     from search.quiet import quiet
+    from search.students.oneshot import make_plan
     from search.trial import run_trial
     from search.workspace import open_workspace
 

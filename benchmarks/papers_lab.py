@@ -145,7 +145,7 @@ class Lab:
         from compressors.distill.evaluate import predict
         from compressors.meter import Meter
         from compressors.saving import save_student, weights_bytes
-        from search.onnx import export, input_names, quantise, runner
+        from search.students.onnx import export, input_names, quantise, runner
 
         if not measured:
             return lambda rows: predict(model, rows), {}

@@ -84,11 +84,11 @@ def conductor_in(folder: Path, trials: int) -> Any:
     """Return the conductor of a search in ``folder``."""
     import optuna
 
-    from search.conductor import Conductor
-    from search.journal import Journal
+    from search.driver.conductor import Conductor
+    from search.folder.journal import Journal
+    from search.folder.store import RunStore
     from search.proposing.sampling import make_sampler
     from search.stopper import FrontStopper
-    from search.store import RunStore
     from spaces.objectives import objective
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -133,9 +133,9 @@ def conductor_alone(folder: Path, trials: int, concurrent: int) -> dict[str, Any
 
 def ours(folder: Path, trials: int, concurrent: int) -> dict[str, Any]:
     """Run the search's layers over Ray Tune."""
-    from search import tune
-    from search.tune import Pool, run_trials
-    from search.worker import WorkSpec
+    from search.driver import tune
+    from search.driver.tune import Pool, run_trials
+    from search.workers.worker import WorkSpec
 
     tune.train_trial = instant
     conductor, clock = conductor_in(folder, trials), Clock(trials)
@@ -221,7 +221,7 @@ def read(folder: Path, trials: int, concurrent: int) -> dict[str, Any]:
 def finished(folder: Path) -> None:
     """Give a folder that a conductor wrote what makes it a run."""
     from analysis.reading import FORMAT
-    from search.store import RunStore
+    from search.folder.store import RunStore
     from spaces.objectives import objective
 
     names = ["accuracy", "size_mb", "latency_ms"]

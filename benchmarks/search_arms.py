@@ -17,9 +17,9 @@ from optuna.trial import TrialState
 from search_replay import World
 from search_space import ExplicitSpace
 
-from search.orders import Seen
 from search.proposing.guide import Guide, Ways
 from search.proposing.neighbours import neighbouring, proposal_at
+from search.proposing.orders import Seen
 from search.proposing.sampling import allocated, van_der_corput
 from search.stopper import FrontStopper
 from spaces.objectives import objective

@@ -51,7 +51,7 @@ def uniform(rows: list[dict[str, Any]]) -> tuple[dict[str, float], dict[str, flo
 def one_search(arguments: argparse.Namespace, seed: int, limits: dict[str, float]) -> dict[str, Any]:
     """Run one search and return by kept share the value of the best front point of at most that size."""
     from search.config import load_config
-    from search.launch import run_search
+    from search.driver.launch import run_search
     from search.workspace import open_workspace
 
     folder = arguments.runs / f"seed-{seed}"

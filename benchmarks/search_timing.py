@@ -94,12 +94,12 @@ def conducted(tables: Path, name: str, sampler: str, trials: int, folder: Path) 
     from search_table import config_of
 
     from analysis.front import make_reference
-    from search.conductor import Conductor
-    from search.journal import Journal
+    from search.driver.conductor import Conductor
+    from search.folder.journal import Journal
+    from search.folder.store import RunStore
     from search.proposing.guide import Guide
     from search.proposing.sampling import make_sampler
     from search.stopper import FrontStopper
-    from search.store import RunStore
     from search.workspace import make_space
     from spaces.objectives import objective
 

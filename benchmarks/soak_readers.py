@@ -93,7 +93,7 @@ class RecipeReader(Reader):
 
     def read(self, rng: random.Random) -> None:
         from analysis.tables import plan_table
-        from search.rebuild import config_of, read_recipe
+        from search.students.rebuild import config_of, read_recipe
         from spaces.cost import cost
         from spaces.plan import Plan
         from spaces.recipe import Recipe
@@ -310,7 +310,7 @@ class ModelReader(Reader):
 
     def read(self, rng: random.Random) -> None:
         from compressors.saving import load
-        from search.model_folder import read_facts
+        from search.students.model_folder import read_facts
         from spaces.signature import read_signature
 
         folder = self.place / "model"

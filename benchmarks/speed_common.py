@@ -59,7 +59,7 @@ def opened(config_file: str) -> tuple[Any, Any]:
 
 def plan_of(config: Any, workspace: Any, method: str, keep: float, **distillation: Any) -> Any:
     """Return the plan in which every encoder matrix is cut by ``method`` to ``keep``; logits alone unless told."""
-    from search.oneshot import ENCODER_ONLY
+    from search.students.oneshot import ENCODER_ONLY
     from spaces.plan import Distillation, Plan
     from spaces.space import Space
 

@@ -142,12 +142,12 @@ class Bare:
 
 def gaps(config_file: str, trials: int) -> dict[str, Any]:
     """Return the seconds between the end of a trial and the beginning of the next in the same worker."""
-    import search.launch
-    import search.tune
+    import search.driver.launch
+    import search.driver.tune
     from search.api import search as run_search
 
     heard: list[tuple[str, float]] = []
-    original = search.tune.ConductedScheduler.on_trial_result
+    original = search.driver.tune.ConductedScheduler.on_trial_result
 
     def on_trial_result(self: Any, controller: Any, trial: Any, result: dict[str, Any]) -> str:
         now = time.perf_counter()
@@ -159,8 +159,8 @@ def gaps(config_file: str, trials: int) -> dict[str, Any]:
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch.object(search.tune.ConductedScheduler, "on_trial_result", on_trial_result),
-        patch.object(search.launch, "conclude_run", lambda *arguments: None),
+        patch.object(search.driver.tune.ConductedScheduler, "on_trial_result", on_trial_result),
+        patch.object(search.driver.launch, "conclude_run", lambda *arguments: None),
     ):
         short = [f"search.trials={trials}", "fidelity.max_steps=3", "search.max_concurrent=1"]
         run_search(config_file, overrides=[*short, "early_stopping.enabled=false", f"run.dir={folder}/run"])

@@ -137,7 +137,7 @@ def models(config_file: str, keep: float) -> Iterator[dict[str, Any]]:
 
 def runtimes(model: Any, tokenizer: Any) -> Iterator[tuple[str, Any]]:
     """Yield ``model`` as each runtime runs it; a meter takes modules and functions of numpy arrays."""
-    from search.onnx import export, input_names, quantise, runner
+    from search.students.onnx import export, input_names, quantise, runner
 
     yield "torch", model
     yield "bfloat16", copy.deepcopy(model).to(torch.bfloat16)

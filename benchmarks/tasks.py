@@ -82,9 +82,9 @@ def missing(arguments: argparse.Namespace, done: set[str]) -> Iterator[tuple[str
 def run_cell(name: str, cell: Cell, data: Path, runs: Path) -> dict[str, Any]:
     """Search, and train half the encoder; return the row of the table."""
     from search.config import config_from
-    from search.launch import run_search
-    from search.oneshot import make_plan
-    from search.train import train_recipe
+    from search.driver.launch import run_search
+    from search.students.oneshot import make_plan
+    from search.students.train import train_recipe
 
     folder = runs / name
     config = config_from(values_of(cell, subset(cell, data, folder / "data"), folder / "run"))

@@ -56,7 +56,7 @@ def search(
         raise UserError("search: give either a config, or model= and train= in memory")
     elif objectives is not None or sections:
         raise UserError("search: objectives and sections go with model= and train=; for a config use overrides=")
-    from search.launch import run_search
+    from search.driver.launch import run_search
 
     return run_search(_loaded(config, overrides), address=address)
 

@@ -39,7 +39,7 @@ CALLS = {
 MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "telnetlib", "requests", "urllib"}
 YAML = {"yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load", "yaml.safe_load"}
 """Reading YAML is left to ``spaces.plain_yaml``, which bounds it; the worker reads what the driver wrote."""
-OWN_YAML = {"search/worker.py", "search/prepare.py"}
+OWN_YAML = {"search/workers/worker.py", "search/workers/prepare.py"}
 ALLOWED = {"search/demo.py": "tarfile.open"}
 """The demo's archive has a known sha256, and nothing of it is written to disk."""
 
@@ -108,7 +108,7 @@ def test_the_scan_finds_what_it_looks_for(text: str, tmp_path: Path, monkeypatch
 
 def test_code_in_a_model_folder_is_not_run(tmp_path: Path) -> None:
     from compressors.saving import load
-    from search.model_folder import tokenizer_of
+    from search.students.model_folder import tokenizer_of
 
     folder = Path(shutil.copytree(ROOT / "tests" / "golden" / "model", tmp_path / "model"))
     (folder / "modeling_paredown.py").write_text("raise SystemExit('code of the folder was run')")

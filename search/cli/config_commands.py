@@ -122,7 +122,7 @@ def search(
     with redirect_stdout(sys.stderr) if as_json else nullcontext():  # what it says on the way is not what is read
         _say_forecast(loaded, data)
         from analysis.tables import front_table, status
-        from search.launch import run_search
+        from search.driver.launch import run_search
 
         found = run_search(loaded, address=address)
     if as_json:
@@ -141,8 +141,8 @@ def _say_forecast(config: Config, data: TaskData) -> None:
 
     for warning in data.warnings:
         say(f"warning: {warning}")
-    from search.disk import check_room
-    from search.place import folder_of
+    from search.folder.disk import check_room
+    from search.folder.place import folder_of
 
     folder = folder_of(config.run.dir)
     if not (folder / "run.json").exists():
@@ -166,7 +166,7 @@ def plan(
 ) -> None:
     """Write the recipe of one plan, without a search."""
     from search.config import load_config
-    from search.oneshot import make_plan
+    from search.students.oneshot import make_plan
     from spaces import methods
 
     if (keep is None) == (size_mb is None):
@@ -196,9 +196,10 @@ def augment(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make transfer text: training texts with words replaced by others that a language model expects there.
+    """Make transfer text of the training text, with other words in it.
 
-    For few labels: the teacher says what the new texts are, and the student learns from that.
+    A masked language model says which words fit. For few labels: the teacher says what the new rows are, and the
+    student learns from that.
     """
     from search.augment import augment as write_augmented
 

@@ -48,7 +48,7 @@ def _run(arguments: list[str], *, debug: bool) -> int:
 def _failed(error: Exception, *, debug: bool) -> int:
     """Say in one sentence what failed; only what the code did not foresee needs its traceback, in a file."""
     from analysis.pick import NothingFits
-    from search.memory import is_out_of_memory
+    from search.workers.memory import is_out_of_memory
 
     if isinstance(error, NothingFits | WorkFailed):
         return _say(error, FAILED, debug=debug)

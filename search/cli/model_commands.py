@@ -37,7 +37,7 @@ def train(
     from spaces.recipe import Recipe
 
     Recipe.read(recipe)  # before torch is imported: a wrong file is said at once
-    from search.train import train_recipe
+    from search.students.train import train_recipe
 
     result = train_recipe(recipe, out, as_trial=as_trial, overrides=overrides or [])
     if result is None:
@@ -63,7 +63,7 @@ def evaluate(
     Task metric, size, latency against the teacher, agreement with the teacher.
     """
     _must_be_model(folder)
-    from search.evaluate import evaluate_folder
+    from search.students.evaluate import evaluate_folder
 
     values = evaluate_folder(folder, data=data)
     if as_json:
@@ -84,7 +84,7 @@ def convert(
 ) -> None:
     """Convert a trained model, checked against torch."""
     _must_be_model(folder)
-    from search.convert import convert as convert_folder
+    from search.students.convert import convert as convert_folder
 
     values = convert_folder(folder, to=to.value, int8=int8)
     if as_json:

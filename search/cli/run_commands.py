@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def _readable(place: str) -> Path:
-    from search.place import readable_folder
+    from search.folder.place import readable_folder
 
     return readable_folder(place)
 
@@ -184,7 +184,7 @@ def measure(
     """Measure latency again, on this machine, without training."""
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder")
-    from search.measure import measure as measure_again
+    from search.students.measure import measure as measure_again
 
     rows = measure_again(path, device=device, batch_size=batch_size, runtime=runtime)
     if as_json:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from search.orders import Proposal, Seen
 from search.proposing.costs import Costs, Exact, exact_costs
 from search.proposing.features import Features, Floats
 from search.proposing.improvement import Staircase
 from search.proposing.moves import crossed, resized, spread, swapped
 from search.proposing.neighbours import neighbouring, proposal_at
+from search.proposing.orders import Proposal, Seen
 from search.proposing.sampling import allocated, van_der_corput
 from search.proposing.surrogate import WEIGHTS, Surrogate
 from spaces.lstm_space import LstmSpace

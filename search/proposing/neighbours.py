@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from search.orders import Proposal
+from search.proposing.orders import Proposal
 from spaces import methods
 from spaces.coordinates import MAX_TILT
 from spaces.domains import Choices, Domain, Fixed, Range, nearest

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from search.config import Config
-    from search.orders import Propose
+    from search.folder.store import RunStore
     from search.proposing.guide import Guide
-    from search.store import RunStore
+    from search.proposing.orders import Propose
     from spaces.lstm_space import LstmSpace
     from spaces.objectives import Objective
     from spaces.space import Space

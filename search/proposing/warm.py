@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.config.fill import WARM_PRESET
-from search.orders import Proposal, Propose, Seen
+from search.proposing.orders import Proposal, Propose, Seen
 from search.proposing.warm_fit import misfit, taught_here
 from spaces.errors import UserError
 from spaces.plan import Plan
@@ -227,7 +227,7 @@ def _known(run: Any, config: Config, info: Mapping[str, Any]) -> list[FrozenTria
     same = all(run.config.get(key) == here[key] for key in ("space", "fidelity", "latency"))
     if not (same_rows and same and set(names) <= set(run.trials.columns)):
         return []
-    from search.journal import read_journal
+    from search.folder.journal import read_journal
 
     trials = run.trials[run.trials["state"] == "COMPLETE"].set_index("trial")
     known = []

@@ -100,7 +100,7 @@ def recipe_file(
     settings: dict[str, Any], cache: Path, one_thread: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A recipe that keeps 0.6 of the tiny encoder."""
-    from search.oneshot import make_plan
+    from search.students.oneshot import make_plan
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PAREDOWN_CACHE", str(cache))
@@ -112,7 +112,7 @@ def recipe_file(
 @pytest.fixture(scope="session")
 def trained(recipe_file: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model folder of that recipe, trained as a trial."""
-    from search.train import train_recipe
+    from search.students.train import train_recipe
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PAREDOWN_CACHE", str(cache))

@@ -23,9 +23,9 @@ Configure = Callable[..., Config]
 def searched(monkeypatch: pytest.MonkeyPatch, configure: Configure) -> list[tuple[Config, str | None]]:
     """What ``run_search`` was called with; nothing is searched."""
     seen: list[tuple[Config, str | None]] = []
-    module = ModuleType("search.launch")
+    module = ModuleType("search.driver.launch")
     module.__dict__["run_search"] = lambda config, *, address=None: seen.append((config, address))
-    monkeypatch.setitem(sys.modules, "search.launch", module)
+    monkeypatch.setitem(sys.modules, "search.driver.launch", module)
     return seen
 
 

@@ -26,6 +26,7 @@ COMMANDS = [
     "check",
     "search",
     "plan",
+    "augment",
     "status",
     "show",
     "measure",
@@ -259,7 +260,7 @@ def test_search_prints_the_front_and_what_to_do_next(
         "search.forecast",
         forecast=lambda config: SimpleNamespace(rows=lambda: [("time", "1 h")], disk_mb=1),
     )
-    fake(monkeypatch, "search.launch", run_search=run_search)
+    fake(monkeypatch, "search.driver.launch", run_search=run_search)
     code, out, _ = cli("search", config, "search.trials=5", "--run", run, "--address", "auto")
     assert code == 0
     assert seen == {"dir": str(run), "trials": 5, "address": "auto"}
@@ -280,7 +281,7 @@ def test_plan_takes_one_budget_and_known_words(cli: Cli, config: Path, monkeypat
         seen.update(options)
         return SimpleNamespace(save=lambda out: out.write_text("x"), plan=plan(), expected={"size_mb": 3.0})
 
-    fake(monkeypatch, "search.oneshot", make_plan=make_plan)
+    fake(monkeypatch, "search.students.oneshot", make_plan=make_plan)
     out = config.parent / "recipe.yaml"
     assert cli("plan", config, "--keep", "0.2", "--allocator", "uniform", "--init", "svd", "--out", out)[0] == 0
     assert seen == {"keep": 0.2, "size_mb": None, "method": "lowrank", "allocator": "uniform", "init": "svd"}
@@ -406,8 +407,9 @@ def test_train_and_evaluate_pass_on_what_was_asked(
         seen.append((recipe.name, as_trial, overrides))
         return SimpleNamespace(rows=lambda: [("accuracy", "0.90", "0.91")], sentence=str, as_dict=dict)
 
-    fake(monkeypatch, "search.train", train_recipe=train_recipe)
-    fake(monkeypatch, "search.evaluate", evaluate_folder=lambda folder, data=None: {"accuracy": 0.9, "n": float("nan")})
+    fake(monkeypatch, "search.students.train", train_recipe=train_recipe)
+    scores = {"accuracy": 0.9, "n": float("nan")}
+    fake(monkeypatch, "search.students.evaluate", evaluate_folder=lambda folder, data=None: dict(scores))
     assert "0.91" in cli("train", recipe, "final.num_train_epochs=1", "--as-trial", "--out", tmp_path / "m")[1]
     assert seen == [("a.yaml", True, ["final.num_train_epochs=1"])]
     (tmp_path / "config.json").write_text("{}")
@@ -422,7 +424,7 @@ def test_what_was_measured_of_a_model_stands_beside_its_teacher(
     teacher = {"accuracy": 0.95, "accuracy_se": 0.01, "size_mb": 90.9}
     values = {"accuracy": 0.9, "accuracy_se": 0.012, "split": "test", "rows": 1500, "params": 1234567, **latency}
     found = {**values, "latency_ratio": 0.4, "teacher": teacher, "note": "the test data changed"}
-    fake(monkeypatch, "search.evaluate", evaluate_folder=lambda folder, data=None: dict(found))
+    fake(monkeypatch, "search.students.evaluate", evaluate_folder=lambda folder, data=None: dict(found))
     lines = cli("evaluate", tmp_path)[1].splitlines()
     assert lines[0].startswith("test: 1,500 rows")
     assert lines[1].split() == ["student", "teacher"]
@@ -430,7 +432,7 @@ def test_what_was_measured_of_a_model_stands_beside_its_teacher(
     assert "latency (ms)         5.00 (4.50 to 6.00)" in "\n".join(lines)
     assert lines[-1] == "note: the test data changed"
     converted = {"file": "m.onnx", "size_mb": 3.0, "max_difference": 1e-7, "latency_ratio": 0.5}
-    fake(monkeypatch, "search.convert", convert=lambda folder, to, int8: dict(converted))
+    fake(monkeypatch, "search.students.convert", convert=lambda folder, to, int8: dict(converted))
     _, out, _ = cli("convert", tmp_path)
     assert out.splitlines()[2].split() == ["latency", "/", "torch's", "0.5"]
     assert "wrote m.onnx" in out
@@ -444,7 +446,7 @@ def test_a_failure_is_one_sentence_and_its_traceback_is_in_a_file(
         raise RuntimeError("the disk\nis full")
 
     (tmp_path / "config.json").write_text("{}")
-    fake(monkeypatch, "search.evaluate", evaluate_folder=fail)
+    fake(monkeypatch, "search.students.evaluate", evaluate_folder=fail)
     code, _, err = cli("evaluate", tmp_path)
     assert code == 1
     assert err.startswith("error: RuntimeError: the disk is full (the traceback is in ")

@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from search.config import Config
-from search.launch import run_search
+from search.driver.launch import run_search
 
 MEASURED = ("latency_ms", "memory_mb", "seconds", "host", "device")
 """Columns of the clock and of the machine, by how their names begin."""

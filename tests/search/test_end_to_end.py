@@ -104,7 +104,7 @@ def test_a_config_becomes_a_model_that_runs_elsewhere(command: Command, tmp_path
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    from search.model_folder import tokenizer_of
+    from search.students.model_folder import tokenizer_of
 
     model = load(out)
     with torch.no_grad():

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from compressors.factor_cache import FactorCache
 from search.cli import main
 from search.config import Config, config_from
-from search.driver_files import DriverFiles
-from search.launch import run_search
+from search.driver.launch import run_search
+from search.workers.driver_files import DriverFiles
 from spaces.errors import UserError
 from spaces.plain_yaml import read_yaml
 
@@ -27,8 +27,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """The config of a copy of the golden run, which has ended; Ray is not started."""
     monkeypatch.setenv("PAREDOWN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("search.launch.ray_session", lambda *_: nullcontext())
-    monkeypatch.setattr("search.launch.check_places", lambda *_: None)
+    monkeypatch.setattr("search.driver.launch.ray_session", lambda *_: nullcontext())
+    monkeypatch.setattr("search.driver.launch.check_places", lambda *_: None)
     folder = Path(shutil.copytree(GOLDEN / "run", tmp_path / "run"))
     config = config_from(read_yaml(folder / "config.yaml")[0], [f"run.dir={folder}"])
     (folder / "config.yaml").write_text(config.to_yaml())
@@ -124,8 +124,8 @@ def test_a_teacher_that_is_lost_is_made_again_and_another_one_is_refused(
 ) -> None:
     folder = Path(config.run.dir) / "teacher"
     made = Path(shutil.copytree(folder, tmp_path / "made"))
-    monkeypatch.setattr("search.begin.remote_facts", lambda *_: {"teacher_folder": str(made)})
-    monkeypatch.setattr("search.begin.driver_files", lambda *_: DriverFiles())
+    monkeypatch.setattr("search.driver.begin.remote_facts", lambda *_: {"teacher_folder": str(made)})
+    monkeypatch.setattr("search.driver.begin.driver_files", lambda *_: DriverFiles())
     before = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(cut(before))
     run_search(config)

@@ -12,7 +12,7 @@ import pytest
 
 from search.config import Config
 from search.forecast import duration, forecast
-from search.limits import least_cost
+from search.forecast.limits import least_cost
 from search.workspace import make_space
 from spaces.cost import cost
 from spaces.curves import Curves
@@ -52,7 +52,7 @@ def test_lstm_students_have_sizes_in_place_of_groups(configure: Configure) -> No
 
 def test_the_signature_on_paper_is_the_trained_teachers(configure: Configure, recipe_file: Path) -> None:
     from search.data import load_data
-    from search.rehearse import expected_teacher
+    from search.forecast.rehearse import expected_teacher
     from search.tasks import TaskSpec
     from spaces.recipe import Recipe
 

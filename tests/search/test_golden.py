@@ -16,11 +16,11 @@ import torch
 from analysis.reading import read_info
 from analysis.run import Run
 from compressors.saving import load
-from search.begin import make_conductor, refuse_other_run
 from search.config import Config, config_from
-from search.launch import run_search
-from search.model_folder import read_facts
-from search.store import RunStore
+from search.driver.begin import make_conductor, refuse_other_run
+from search.driver.launch import run_search
+from search.folder.store import RunStore
+from search.students.model_folder import read_facts
 from spaces.errors import UserError
 from spaces.objectives import objective
 from spaces.plain_yaml import read_yaml

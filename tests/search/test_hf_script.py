@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from compressors.saving import load
 from search.hf_script import script_of
-from search.onnx import random_arrays
+from search.students.onnx import random_arrays
 from spaces.cost import cost
 from spaces.errors import UserError
 from spaces.lstm import Lstm
@@ -106,7 +106,7 @@ def test_the_script_starts_from_the_closed_forms_of_the_search(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from compressors.apply import make_student
-    from search.rebuild import open_recipe
+    from search.students.rebuild import open_recipe
 
     recipe = with_student(recipe, MIXED, structure=replace(CUT, layers=None, heads=(2, 3), ffn=(32, 48)))
     workspace = open_recipe(recipe, tmp_path)

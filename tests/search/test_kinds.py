@@ -17,10 +17,10 @@ import transformers
 from compressors.distill.evaluate import predict
 from compressors.saving import load
 from search.config import Config, config_from
-from search.evaluate import evaluate_folder
 from search.kinds import KINDS
-from search.oneshot import make_plan
-from search.train import train_recipe
+from search.students.evaluate import evaluate_folder
+from search.students.oneshot import make_plan
+from search.students.train import train_recipe
 from search.workspace import Workspace, open_workspace
 
 WORDS = [f"w{n}" for n in range(40)]

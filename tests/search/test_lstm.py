@@ -12,11 +12,11 @@ import pytest
 
 from compressors.saving import load
 from search.config import Config, config_from
-from search.convert import convert
-from search.evaluate import evaluate_folder
-from search.measure import measure
-from search.oneshot import make_plan
-from search.train import train_recipe
+from search.students.convert import convert
+from search.students.evaluate import evaluate_folder
+from search.students.measure import measure
+from search.students.oneshot import make_plan
+from search.students.train import train_recipe
 from search.trial import run_trial
 from search.workspace import open_workspace
 from spaces.lstm import Lstm

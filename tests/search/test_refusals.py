@@ -9,14 +9,14 @@ import optuna
 import pytest
 import ray
 
-from search import drawing as module
-from search.conductor import Conductor
 from search.config import Config
-from search.journal import Journal
-from search.launch import run_search
+from search.driver import drawing as module
+from search.driver.conductor import Conductor
+from search.driver.launch import run_search
+from search.folder.journal import Journal
+from search.folder.store import RunStore
 from search.proposing.sampling import make_sampler, seed_after
 from search.stopper import FrontStopper
-from search.store import RunStore
 from search.trial import RungReport
 from spaces.curves import Curves
 from spaces.errors import UserError

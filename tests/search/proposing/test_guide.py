@@ -9,11 +9,11 @@ import numpy as np
 import optuna
 import pytest
 
-from search.orders import Proposal, Seen
 from search.proposing.features import Features
 from search.proposing.guide import LOOKED_AT, Guide, Ways
 from search.proposing.improvement import Staircase
 from search.proposing.neighbours import plan_at
+from search.proposing.orders import Proposal, Seen
 from spaces.cost import cost
 from spaces.curves import Curves
 from spaces.domains import Choices, Range

@@ -10,15 +10,15 @@ import optuna
 import pytest
 import yaml
 
-from search.conductor import Conductor
 from search.config import Config, config_from
-from search.journal import Journal
-from search.orders import Seen
+from search.driver.conductor import Conductor
+from search.folder.journal import Journal
+from search.folder.store import RunStore
 from search.proposing.neighbours import plan_at
+from search.proposing.orders import Seen
 from search.proposing.sampling import make_sampler
 from search.proposing.warm import WarmFirst, WarmStart, check_sources, find_warm_start, read_or_find, seen_of
 from search.stopper import FrontStopper
-from search.store import RunStore
 from search.trial import RungReport
 from spaces.errors import UserError
 from spaces.objectives import objective

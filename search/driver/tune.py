@@ -1,0 +1,286 @@
+"""The thin layer over Ray Tune: a searcher, a scheduler and a callback that pass everything on to the conductor."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+from ray.tune import FailureConfig, RunConfig, Stopper, TuneConfig
+from ray.tune.callback import Callback
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from search.driver.track import Tracking, trackers
+from search.halt import Halt, guarded
+from search.trial import RungReport
+from search.workers.driver_files import INBOX
+from search.workers.memory import is_out_of_memory
+from search.workers.stall import StallWatch
+from search.workers.worker import WorkSpec, train_trial
+from spaces.errors import UserError
+
+if TYPE_CHECKING:
+    from search.driver.conductor import Conductor
+
+MAX_CRASHES = 2
+"""A trial whose worker dies is started again this often, from its last rung, before it counts as failed."""
+
+
+NEVER_S = "1e9"
+"""How often Ray writes down where the experiment is, which takes longer with every trial; it does so at the end."""
+
+QUICK_S = 0.02
+KEEPING_SHARE = 20
+"""Finding the front takes longer with every trial: once it is not quick, it has a twentieth of the time."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What trials may occupy: ``cpu`` and ``gpu`` of each, how many at once (None: all that fit), and until when.
+
+    One that shows no sign of life for ``stall_s`` seconds is given up (None: never).
+    """
+
+    cpu: float
+    gpu: float
+    max_concurrent: int | None
+    deadline: float | None = None
+    stall_s: float | None = None
+
+
+def run_trials(
+    conductor: Conductor,
+    work: WorkSpec,
+    pool: Pool,
+    watch: Callable[[], None] = lambda: None,
+    halt: Halt | None = None,
+    track: Sequence[str] = (),
+) -> None:
+    """Run the conductor's trials until it has no more or ``halt`` asks; ``watch`` is called after every event.
+
+    ``track`` names trackers that follow the trials.
+
+    Ray's own record of the experiment goes to ``ray/`` in the run folder and is never read again.
+    """
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # ours lets rungs end
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = NEVER_S  # a resumed search reads the run folder
+    storage = conductor.store.folder / "ray"
+    shutil.rmtree(storage / INBOX, ignore_errors=True)
+    (storage / INBOX).mkdir(parents=True)
+    halt = halt or Halt()
+    searcher = ConductedSearcher(conductor, pool, halt)
+    folder = conductor.store.folder
+    tracking = [Tracking(trackers(track, folder), searcher, folder)] if track else []
+    watching = [StallWatch(searcher, pool.stall_s)] if pool.stall_s is not None else []
+    trainable = tune.with_resources(tune.with_parameters(train_trial, work=work), {"cpu": pool.cpu, "gpu": pool.gpu})
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=TuneConfig(
+            search_alg=searcher,
+            scheduler=ConductedScheduler(conductor, searcher),
+            num_samples=-1,
+            max_concurrent_trials=pool.max_concurrent,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+        ),
+        run_config=RunConfig(
+            name=f"session-{int(time.time())}-{os.getpid()}",
+            storage_path=str(storage.absolute()),
+            callbacks=[ConductedCallback(conductor, searcher, watch), *tracking, *watching],
+            failure_config=FailureConfig(max_failures=MAX_CRASHES),
+            stop=Leaving(halt),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+    halt.raise_error()
+
+
+class _Conducted:
+    """Holds the conductor without ever being pickled with it: Ray snapshots what it is given, and we never restore."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Nothing was kept."""
+
+
+class Leaving(_Conducted, Stopper):
+    """Ends the experiment at once when there is no more waiting for what runs."""
+
+    def __init__(self, halt: Halt) -> None:
+        self.halt = halt
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Return False: single trials are stopped by the scheduler."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Return whether to leave."""
+        return self.halt.leaving
+
+
+class ConductedSearcher(_Conducted, Searcher):
+    """Asks the conductor for trials and tells it how they end; ``ids`` maps Ray's names to ours.
+
+    ``lost`` has what Ray raised for trials that it gave up.
+    """
+
+    def __init__(self, conductor: Conductor, pool: Pool, halt: Halt) -> None:
+        super().__init__()
+        self.conductor, self.pool, self.halt = conductor, pool, halt
+        self.ids: dict[str, str] = {}
+        self.lost: dict[str, BaseException | None] = {}
+
+    @guarded
+    def suggest(self, trial_id: str) -> dict[Any, Any] | None:
+        """Return the next trial's config, or that there is none."""
+        late = self.halt.asked or (self.pool.deadline is not None and time.time() > self.pool.deadline)
+        order = None if late else self.conductor.next()
+        if order is None:
+            if not late and self.conductor.running:
+                return None  # a trial that is refused for its latency frees a place
+            finished: Any = Searcher.FINISHED  # a word in place of a config, in Ray's own typing too
+            return finished  # type: ignore[no-any-return]
+        self.ids[trial_id] = order.trial
+        start = order.start or self.conductor.store.folder / "checkpoints" / order.trial
+        return {
+            "trial": order.trial,
+            "plan": order.plan.to_json(),
+            "seed": order.seed,
+            "start": str(start),
+            "alone": order.alone,
+        }
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: rungs reach the conductor through the scheduler, which alone may stop a trial."""
+
+    @guarded
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Pass the end of a trial on, whatever it was."""
+        trial = self.ids[trial_id]
+        running = self.conductor.running.get(trial)
+        if running is None:
+            return
+        told = result or {}
+        if self.halt.leaving:
+            self.conductor.leave(trial)
+        elif error:
+            self._gave_up(trial, self.lost.pop(trial_id, None))
+        elif told.get("out_of_memory"):
+            self.conductor.out_of_memory(trial, told["out_of_memory"])
+        elif told.get("full_disk"):
+            self.conductor.leave(trial)
+            self.halt.ask(f"a disk is full ({told['full_disk']})")
+        elif told.get("spoiled"):
+            self.conductor.leave(trial)
+            self.halt.fail(UserError(told["spoiled"]))
+        elif told.get("refused"):
+            self.conductor.refuse(trial, told["refused"])
+        elif told.get("failed"):
+            self.conductor.fail(trial, told["failed"])
+        elif told.get("complete"):  # not `done`, which Ray sets on what it stops too
+            self.conductor.finish(trial, "COMPLETE", _unpacked(told["columns"]))
+        elif running.stopped_for is not None and running.last is not None:
+            self.conductor.finish(trial, "STOPPED", running.last.columns)
+        elif self.halt.asked and running.last is not None:
+            self.conductor.leave(trial)
+        else:
+            self.conductor.fail(trial, "the trial ended without a result")
+
+    def _gave_up(self, trial: str, error: BaseException | None) -> None:
+        if error is not None and (type(error).__name__ == "OutOfMemoryError" or is_out_of_memory(error)):
+            self.conductor.out_of_memory(trial, "the node had no memory left")
+        else:
+            self.conductor.fail(trial, "the worker died or Ray could not start the trial")
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write an empty file: resuming goes by the run folder (DESIGN 6)."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never called: Ray's restore is not used."""
+
+
+class ConductedScheduler(_Conducted, FIFOScheduler):
+    """Stops a trial at a rung when the conductor says so; puts what workers deliver into the run folder."""
+
+    def __init__(self, conductor: Conductor, searcher: ConductedSearcher) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.conductor, self.searcher, self.halt = conductor, searcher, searcher.halt
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Return CONTINUE or STOP."""
+        goes_on = self._goes_on(self.searcher.ids.get(trial.trial_id), result)
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Note for the searcher, which is told next, why Ray gave the trial up."""
+        self.searcher.lost[trial.trial_id] = trial.get_pickled_error()
+
+    @guarded
+    def _goes_on(self, name: str | None, result: dict[str, Any]) -> bool:
+        """Record what a trial shows or ends with; False where there is nothing left for it to do."""
+        if name is None or name not in self.conductor.running:
+            return False  # it ended before its worker died, and Ray started it again
+        if result.get("files"):
+            self.conductor.store.checkpoint(name, Path(result["files"]))
+        if result.get("complete"):  # now, not when Ray says so: the worker may die before
+            self.conductor.finish(name, "COMPLETE", _unpacked(result["columns"]))
+        elif "rung" in result:
+            return not (self.conductor.rung(name, rung_of(result)) or self.halt.asked)
+        return True
+
+
+class ConductedCallback(_Conducted, Callback):
+    """Keeps the front's checkpoints only and lets the screen follow."""
+
+    def __init__(self, conductor: Conductor, searcher: ConductedSearcher, watch: Callable[[], None]) -> None:
+        self.conductor, self.halt, self.watch = conductor, searcher.halt, watch
+        self._drop_at = 0.0
+
+    @guarded
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Let the screen follow."""
+        self.watch()
+
+    @guarded
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Let the screen follow."""
+        began = time.monotonic()
+        if began >= self._drop_at:
+            self.conductor.keep_front()
+            took = time.monotonic() - began
+            self._drop_at = began + KEEPING_SHARE * took if took > QUICK_S else 0.0
+        self.watch()
+
+    on_trial_error = on_trial_complete
+
+
+def rung_of(result: dict[str, Any]) -> RungReport:
+    """Return what a worker said at a rung."""
+    hits = result.get("hits")
+    return RungReport(
+        result["rung"],
+        result["step"],
+        result["seconds"],
+        result["loss"],
+        _unpacked(result["columns"]),
+        tuple(hits) if hits is not None else None,
+    )
+
+
+def _unpacked(columns: str) -> dict[str, Any]:
+    import json
+
+    value: dict[str, Any] = json.loads(columns)
+    return value

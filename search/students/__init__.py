@@ -1,0 +1,1 @@
+"""What is done with a plan outside of a search: recipes trained, models evaluated, measured and converted."""
