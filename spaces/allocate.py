@@ -93,17 +93,23 @@ def tilted(items: Sequence[Item], wanted: Floats, tilts: Floats, budget: float) 
 
 
 def scaled(weights: Floats, least: Floats, most: Floats, budget: float) -> Floats:
-    """Return clip(weights x c, least, most) for the one factor c at which the sum is ``budget``, from below."""
-    low, high = 1e-12, 1e12
-    for _ in range(100):
-        middle = (low * high) ** 0.5
-        if middle in (low, high):  # neighbours: every further step would end here too
-            break
-        if np.clip(weights * middle, least, most).sum() <= budget:
-            low = middle
-        else:
-            high = middle
-    result: Floats = np.clip(weights * low, least, most)
+    """Return clip(weights x c, least, most) for the one factor c at which the sum is ``budget``, from below.
+
+    Weights are positive. The sum grows with c in straight pieces, between the factors at which one of them leaves its
+    least or reaches its most; on the piece that crosses the budget c is exact but for rounding.
+    """
+    begins, ends = least / weights, most / weights
+    points = np.sort(np.concatenate([begins, ends]))
+    sums = np.clip(weights * points[:, None], least, most).sum(axis=1)
+    piece = int(np.searchsorted(sums, budget, side="right")) - 1
+    if piece < 0 or piece == len(points) - 1:
+        return least if piece < 0 else most
+    slope = float(weights[(begins <= points[piece]) & (ends > points[piece])].sum())
+    factor = points[piece] + (budget - sums[piece]) / slope
+    result: Floats = np.clip(weights * factor, least, most)
+    while result.sum() > budget and factor > points[piece]:
+        factor = np.nextafter(factor, 0.0)
+        result = np.clip(weights * factor, least, most)
     return result
 
 

@@ -175,6 +175,7 @@ def test_checkpoints_reach_the_run_folder_before_the_rung_or_the_row_and_the_scr
     scheduler.on_trial_result(None, trial, {"complete": True, "columns": json.dumps(COLUMNS), "files": "there"})
     callback.on_trial_result(1, [], trial, {})
     callback.on_trial_complete(1, [], trial)
+    callback._drop_at = 0.0
     callback.on_trial_error(1, [], trial)
     assert len(drawn) == 3
     assert conductor.told == [
@@ -184,6 +185,22 @@ def test_checkpoints_reach_the_run_folder_before_the_rung_or_the_row_and_the_scr
         ("COMPLETE", "t00000", 0.9),
         *[("keep_front",)] * 2,
     ]
+
+
+def test_finding_the_front_has_a_twentieth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    conductor, searcher, _ = begun()
+    callback, now = ConductedCallback(conductor, searcher, lambda: None), [100.0]
+    monkeypatch.setattr("search.driver.tune.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def slow() -> None:
+        conductor.told.append(("keep_front", now[0]))
+        now[0] += 0.5
+
+    monkeypatch.setattr(conductor, "keep_front", slow)
+    for _ in range(30):
+        callback.on_trial_complete(1, [], SimpleNamespace(trial_id="ray1"))
+        now[0] += 1.0
+    assert [at for _, at in conductor.told] == [100.0, 110.5, 121.0]
 
 
 def test_a_trial_that_ended_before_its_worker_died_is_not_run_again() -> None:
