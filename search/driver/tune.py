@@ -36,7 +36,7 @@ NEVER_S = "1e9"
 """How often Ray writes down where the experiment is, which takes longer with every trial; it does so at the end."""
 
 KEEPING_SHARE = 20
-"""Finding the front takes longer with every trial, and has a twentieth of the time; at the end it is found once more."""
+"""Finding the front takes longer with every trial, so it has a twentieth of the time; at the end it is found again."""
 
 
 @dataclass(frozen=True)
