@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from compressors.distill.trainer import Budget
     from compressors.meter import Meter
     from search.tasks import Score
-    from search.teacher import Teacher
+    from search.teacher.model import Teacher
     from search.trial_data import TrialData
 
 STATE_FILE = "state.safetensors"

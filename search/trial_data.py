@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from compressors.factors import Factors
     from search.data import Split, TaskData
     from search.tasks import TaskSpec
-    from search.teacher import Teacher
+    from search.teacher.model import Teacher
     from spaces.plan import Distillation
 
 TARGET_BYTES = 4_000_000_000

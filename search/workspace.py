@@ -15,7 +15,9 @@ from search.data import TaskData, load_data
 from search.device import device_of
 from search.paths import cache_folder
 from search.tasks import TaskSpec
-from search.teacher import Progress, Teacher, folder_hash, label_order, labels_of, make_teacher, silent
+from search.teacher.folder import folder_hash, label_order, labels_of
+from search.teacher.make import make_teacher
+from search.teacher.model import Progress, Teacher, silent
 from search.trial_data import TrialData
 from spaces.curves import Curves
 from spaces.cuts import PARTS

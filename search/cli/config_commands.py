@@ -224,7 +224,7 @@ def _load(config: Path, overrides: list[str]) -> tuple[Config, TaskData]:
     from search.data import load_data
     from search.lengths import check_lengths
     from search.tasks import TaskSpec
-    from search.teacher import label_order
+    from search.teacher.folder import label_order
 
     loaded = load_config(config, overrides)
     check_lengths(loaded)

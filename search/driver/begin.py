@@ -18,7 +18,7 @@ from search.driver.live import Steps
 from search.folder import once
 from search.folder.store import INFO_COPY, RunStore, keep_aside, now
 from search.paths import cache_folder
-from search.teacher import hash_of, link_folder
+from search.teacher.folder import hash_of, link_folder
 from search.workers.worker import WorkSpec
 from spaces.curves import Curves
 from spaces.errors import UserError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from search.teacher import Progress
+from search.teacher.model import Progress
 
 
 @contextmanager

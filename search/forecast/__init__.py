@@ -13,7 +13,7 @@ from search.forecast.limits import check_limits
 from search.proposing.warm import check_sources
 from search.quiet import quiet
 from search.tasks import TaskSpec
-from search.teacher import label_order
+from search.teacher.folder import label_order
 from search.workers.finish import PRESET_SHARES, UNIFORM_BUDGETS
 from spaces.cost import Cost, cost, teacher_cost
 from spaces.curves import Curves

@@ -19,7 +19,8 @@ from compressors.signature import config_dict, signature_of
 from search.backbone import resolve
 from search.device import device_of
 from search.paths import cache_folder
-from search.teacher import CALIBRATION_BATCH, CALIBRATION_ROWS, finetuned_folder, make_teacher
+from search.teacher.make import finetuned_folder, make_teacher
+from search.teacher.model import CALIBRATION_BATCH, CALIBRATION_ROWS
 from search.trial_data import TARGET_BYTES
 from search.workspace import settings_of
 from spaces.cost import cost, teacher_cost

@@ -14,7 +14,7 @@ from spaces.errors import UserError
 from spaces.plan import Student
 
 if TYPE_CHECKING:
-    from search.teacher import Teacher
+    from search.teacher.model import Teacher
 
 _ROWS = ("size_mb", "params", "flops", "latency_ms", "agreement")
 

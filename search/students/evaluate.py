@@ -15,7 +15,7 @@ from search.students.latency import meter_of
 from search.students.model_folder import FACTS, ModelFacts, read_facts, tokenizer_of
 from search.students.rebuild import config_of, find_teacher
 from search.tasks import TaskSpec
-from search.teacher import Teacher
+from search.teacher.model import Teacher
 from search.trial import score_columns
 from search.trial_data import with_teacher
 from spaces.errors import UserError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.device import device_of
 from search.students.latency import Sitting
-from search.teacher import Progress, silent
+from search.teacher.model import Progress, silent
 from search.trial import STATE_FILE, evaluate, fixed_columns, save, score_columns, teaching, worth
 from search.workspace import Workspace
 from spaces.cost import teacher_cost

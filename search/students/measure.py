@@ -14,7 +14,7 @@ from spaces.errors import UserError
 
 if TYPE_CHECKING:
     from search.config import Config, Latency
-    from search.teacher import Teacher
+    from search.teacher.model import Teacher
 
 RUNTIMES = ("torch", "onnxruntime", "onnxruntime-int8")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from search.teacher import check_tokenizer
+from search.teacher.folder import check_tokenizer
 from spaces.errors import UserError
 from spaces.reading import read_mapping
 from spaces.recipe import Recipe

@@ -12,7 +12,8 @@ from search.data import TaskData, load_data
 from search.kinds import KINDS
 from search.paths import cache_folder
 from search.tasks import TaskSpec
-from search.teacher import Teacher, folder_hash, labels_of
+from search.teacher.folder import folder_hash, labels_of
+from search.teacher.model import Teacher
 from search.workspace import Workspace
 from spaces.errors import UserError, did_you_mean
 from spaces.plain_yaml import parse_value

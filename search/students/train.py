@@ -17,7 +17,7 @@ from search.students.card import write_card
 from search.students.final import achieved_by, train_final
 from search.students.model_folder import ModelFacts, check_target, put_in_place
 from search.students.rebuild import open_recipe, read_recipe
-from search.teacher import Progress, silent
+from search.teacher.model import Progress, silent
 from search.workspace import Workspace
 from spaces.canonical import short_hash
 from spaces.errors import UserError

@@ -132,7 +132,7 @@ def refuse_changed_data(config: Config, known: Mapping[str, Mapping[str, Any]], 
     ``teacher`` is the run's own, whose outputs tell the order of the labels.
     """
     from search.data import load_data
-    from search.teacher import labels_of
+    from search.teacher.folder import labels_of
 
     try:
         now = load_data(config.task, labels_of(str(teacher))).hashes

@@ -14,6 +14,7 @@ ROOMS = (
     "config",
     "data",
     "tasks",
+    "teacher",
     "hf_script",
     "folder",
     "proposing",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from search.config import Config
-from search.teacher import folder_hash, link_folder
+from search.teacher.folder import folder_hash, link_folder
 from search.workspace import device_of, open_workspace
 from spaces.errors import UserError
 

@@ -1,0 +1,1 @@
+"""The teacher of a run: made once from a backbone or taken as it is, and what is computed from it once."""
