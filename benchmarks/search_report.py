@@ -12,7 +12,20 @@ import numpy as np
 NEAR, TRIAL = 0.95, 60
 """The share of the reference volume that counts as reaching it; the steps of a whole trial."""
 WIDTH, HEIGHT, LEFT, BOTTOM, RIGHT, TOP = 860, 420, 60, 44, 200, 16
-COLOURS = ("#0b6e4f", "#c8553d", "#e0a458", "#3d5a80", "#98c1d9", "#7d4f9e", "#b58db6", "#555555", "#aaaaaa", "#d1495b")
+COLOURS = {
+    "guided": "#c1121f",
+    "turns": "#e0a458",
+    "TPE": "#1d5fa8",
+    "random": "#555555",
+    "NSGA-II": "#7d4f9e",
+    "GP": "#0b8a6a",
+    "MOASHA": "#2b2b2b",
+}
+"""By sampler; lines in the explicit space are dashed."""
+LOWEST, TICK = 0.2, 0.1
+
+EXPLICIT = ", explicit"
+"""How the names of arms in the explicit space end."""
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -109,9 +122,9 @@ def would_be_front(row: Mapping[str, Any]) -> tuple[int, int]:
 def draw(rows: Rows) -> str:
     """Return an SVG: the median volume against training steps for every arm, bands from lowest to highest seed."""
     arms = of(rows, "arms")
-    top = max(max(r["volume"]) for r in rows)
+    top = TICK * np.ceil(max(max(r["volume"]) for r in rows) / TICK)
     most = max(r["steps"][-1] for r in rows)
-    low = 0.6 * top
+    low = LOWEST
 
     def place(steps: float, volume: float) -> str:
         x = LEFT + (WIDTH - LEFT - RIGHT) * steps / most
@@ -120,25 +133,27 @@ def draw(rows: Rows) -> str:
 
     size = f'viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12"'
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {size}>']
-    for tick in np.linspace(low, top, 5):
+    for tick in np.arange(low, top + TICK / 2, TICK):
         x, y = place(0, tick).split(",")
-        parts.append(f'<text x="{float(x) - 8}" y="{float(y) + 4}" text-anchor="end">{tick:.2f}</text>')
+        parts.append(f'<text x="{float(x) - 8}" y="{float(y) + 4}" text-anchor="end">{tick:.1f}</text>')
         parts.append(f'<line x1="{x}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}" stroke="#ddd"/>')
     for tick in np.linspace(0, most, 7):
         x = place(tick, low).split(",")[0]
         parts.append(f'<text x="{x}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{tick:,.0f}</text>')
     parts.append(f'<text x="{LEFT}" y="{HEIGHT - 6}">training steps; median hypervolume, lowest to highest seed</text>')
     for n, (name, found) in enumerate(arms.items()):
-        colour = COLOURS[n % len(COLOURS)]
+        colour = COLOURS[name.removesuffix(EXPLICIT)]
+        dashes = ' stroke-dasharray="5 4"' if name.endswith(EXPLICIT) else ""
         steps = np.arange(TRIAL, min(r["steps"][-1] for r in found) + 1, TRIAL)
         volumes = np.array([[after(r, s // TRIAL) or 0.0 for s in steps] for r in found])
         upper = [place(s, v) for s, v in zip(steps, volumes.max(axis=0), strict=True)]
         under = [place(s, v) for s, v in zip(steps, volumes.min(axis=0), strict=True)]
         parts.append(f'<polygon points="{" ".join(upper + under[::-1])}" fill="{colour}" opacity="0.12"/>')
         middle = [place(s, v) for s, v in zip(steps, np.median(volumes, axis=0), strict=True)]
-        parts.append(f'<polyline points="{" ".join(middle)}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<polyline points="{" ".join(middle)}" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>')
         line = TOP + 14 + 20 * n
         at = WIDTH - RIGHT + 12
-        parts.append(f'<line x1="{at}" y1="{line}" x2="{at + 20}" y2="{line}" stroke="{colour}" stroke-width="3"/>')
+        line_to = f'x1="{at}" y1="{line}" x2="{at + 20}" y2="{line}"'
+        parts.append(f'<line {line_to} stroke="{colour}" stroke-width="2"{dashes}/>')
         parts.append(f'<text x="{WIDTH - RIGHT + 38}" y="{line + 4}">{name}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
