@@ -64,7 +64,7 @@ class Reworder:
             for row, text in enumerate(texts)
         ]
         places = [(row, place) for row, found in enumerate(spans) for place in found]
-        if not places:
+        if not places or len(self.words) < 2:
             return texts
         ids = encoded["input_ids"]
         rows, columns = (torch.tensor(side) for side in zip(*places, strict=True))

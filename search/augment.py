@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from search.data.types import Split
 from search.kinds import KINDS
 from spaces.errors import UserError
 from spaces.recipe import write_text
@@ -17,7 +18,7 @@ from spaces.recipe import write_text
 if TYPE_CHECKING:
     from compressors.reword import Reworder
     from search.config import Config
-    from search.data import Split, TaskData
+    from search.data import TaskData
 
 HEADS = "a masked language model has them; name one with --model"
 
@@ -63,6 +64,8 @@ def load_reworder(name: str, max_length: int, trust_remote_code: bool = False) -
     from compressors.reword import Reworder
     from search.backbone import resolve
     from search.device import device_of
+    from search.teacher.folder import check_tokenizer
+    from search.teacher.make import reason
 
     source = resolve(name)
     try:
@@ -75,13 +78,13 @@ def load_reworder(name: str, max_length: int, trust_remote_code: bool = False) -
             trust_remote_code=trust_remote_code,
         )
     except Exception as error:  # transformers raises whatever a file leads to
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{name!r} cannot be loaded as a masked language model ({reason})") from error
+        raise UserError(f"{name!r} cannot be loaded as a masked language model ({reason(source, error)})") from error
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])[0]
         raise UserError(f"{name!r} has no trained weights to tell hidden words ({missing} is missing); {HEADS}")
     if tokenizer.mask_token_id is None or not tokenizer.is_fast:
         raise UserError(f"{name!r} has no fast tokenizer with a mask token; {HEADS}")
+    check_tokenizer(tokenizer, repr(name), model.get_input_embeddings().num_embeddings)
     return Reworder(model.eval().to(device_of()), tokenizer, max_length)
 
 
@@ -91,14 +94,14 @@ def reworded(train: Split, reworder: Reworder, share: float, copy: int) -> Itera
     if train.tokens is not None:
         for new, old in zip(reworder([" ".join(row) for row in train.tokens], share, rng), train.tokens, strict=True):
             words = new.split(" ")
-            yield type(train)(tokens=[words if len(words) == len(old) else old])
+            yield Split(tokens=[words if len(words) == len(old) else old])
         return
     firsts = reworder(train.text or (), share, rng)
     seconds: Iterator[str] | Sequence[None] = [None] * len(train)
     if train.text_pair is not None:
         seconds = reworder(train.text_pair, share, rng)
     for first, second in zip(firsts, seconds, strict=True):
-        yield type(train)(text=[first], text_pair=None if second is None else [second])
+        yield Split(text=[first], text_pair=None if second is None else [second])
 
 
 def columns_of(row: Split, config: Config) -> dict[str, Any]:

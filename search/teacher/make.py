@@ -141,7 +141,7 @@ def _load(source: str, config: TeacherConfig, spec: TaskSpec, *, new_head: bool)
             **arguments,
         )
     except Exception as error:  # transformers and tokenizers raise whatever a file leads to
-        raise UserError(f"teacher.model: {config.model!r} cannot be loaded ({_reason(source, error)})") from error
+        raise UserError(f"teacher.model: {config.model!r} cannot be loaded ({reason(source, error)})") from error
     check_tokenizer(tokenizer, f"teacher.model: {config.model!r}", model.get_input_embeddings().num_embeddings)
     if not new_head:
         _check_head(config.model, model, report, spec)
@@ -158,7 +158,7 @@ def _agree_on_padding(model: Any, tokenizer: Any) -> None:
         model.config.pad_token_id = tokenizer.pad_token_id
 
 
-def _reason(source: str, error: Exception) -> str:
+def reason(source: str, error: Exception) -> str:
     """Return why a model is not loaded, in one line."""
     folder = Path(source)
     pickled = sorted(file.name for file in folder.glob("*.bin")) if folder.is_dir() else []

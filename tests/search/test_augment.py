@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +123,30 @@ def test_language_models_need_no_such_text(masked_model: Path, tmp_path: Path) -
     data = data_from(config.task, train=[{"text": "the cat"}], validation=[{"text": "a dog"}])
     with pytest.raises(UserError, match="masked-lm learns from any text"):
         augment(config, data, tmp_path / "m.jsonl", copies=1, share=0.5, model=None)
+
+
+def test_a_tokenizer_that_knows_more_words_than_the_model_is_refused(masked_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(masked_model, tmp_path / "wider")
+    (tmp_path / "wider" / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "more"])
+    )
+    BertTokenizer(str(tmp_path / "wider" / "vocab.txt"), model_max_length=24).save_pretrained(tmp_path / "wider")
+    with pytest.raises(UserError, match="its tokenizer knows 18 words and the model 17"):
+        load_reworder(str(tmp_path / "wider"), 16)
+
+
+def test_questions_and_their_contexts_are_read_back(masked_model: Path, tmp_path: Path) -> None:
+    config = config_for(masked_model, "question-answering", metric="squad_f1", max_length=32)
+    answers = {"text": ["cat"], "answer_start": [4]}
+    rows = [{"question": f"the {w} bird", "context": f"the cat sees a {w}", "answers": answers} for w in WORDS]
+    made = augment(
+        config,
+        data_from(config.task, train=rows, validation=rows),
+        tmp_path / "m.jsonl",
+        copies=1,
+        share=0.5,
+        model=None,
+    )
+    again = data_from(config.task, train=rows, validation=rows, transfer=rows_of(tmp_path / "m.jsonl"))
+    assert again.transfer is not None
+    assert len(again.transfer) == made.rows > 0
