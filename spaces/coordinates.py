@@ -137,11 +137,14 @@ class Codec:
 
     def items(self, values: Values) -> list[Item]:
         """Return every free matrix with the method and knobs that ``values`` give it, where ``budget`` allows them."""
+        asked: dict[str, tuple[str, Knobs]] = {}
         items = []
         for module, units in self.places:
             unit = _chooser(units)
-            name = str(values.get(f"{unit}.method", self.default_method(unit)))
-            items.append(self.item(module, name, self.knobs(values, unit)))
+            if unit not in asked:
+                name = str(values.get(f"{unit}.method", self.default_method(unit)))
+                asked[unit] = name, self.knobs(values, unit)
+            items.append(self.item(module, *asked[unit]))
         return self._affordable(items, float(values["budget"]) * self.dense_bytes)
 
     def item(self, module: Module, method: str, knobs: Knobs = DEFAULT_KNOBS) -> Item:

@@ -195,9 +195,11 @@ class Space:
 
         Where the methods cannot bring what is left down to the budget, the cut goes deeper, in all parts alike.
         """
+        if not self.cuts.free:
+            return self.cuts.largest
         structure = self.cuts.decode(values)
         limit = float(values.get("budget", 1.0)) * self.whole_bytes * (1 + 1e-9)
-        for step in range(DEPTHS - 1, -1, -1) if self.cuts.free else ():
+        for step in range(DEPTHS - 1, -1, -1):
             if self.codec_of(structure).least_bytes <= limit:
                 break
             structure = self.cuts.decode(values, step / DEPTHS)

@@ -86,6 +86,8 @@ class Drawing:
         return UserError(f"constraints: {MAX_REFUSED} plans in a row break one ({self.last}); loosen it")
 
     def _broken(self, plan: Plan) -> str | None:
+        if not self.constraints:
+            return None
         price = cost(plan, self.space.signature, sequence_length=self.sequence_length)
         known = {"size_mb": price.size_mb, "params": price.params, "flops": price.flops}
         for name, limit in self.constraints.items():
