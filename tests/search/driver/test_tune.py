@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
@@ -79,6 +80,11 @@ def order(number: int = 0, start: Path | None = None) -> Order:
 
 def searcher_of(conductor: Any, deadline: float | None = None) -> ConductedSearcher:
     return ConductedSearcher(conductor, Pool(1, 0, 2, deadline), Halt())
+
+
+def ray_trial() -> Any:
+    """Stands for Ray's object of a trial that ended."""
+    return SimpleNamespace(trial_id="ray1", run_metadata=SimpleNamespace(metric_analysis={}, metric_n_steps={}))
 
 
 def begun(stops: bool = False) -> tuple[Told, ConductedSearcher, ConductedScheduler]:
@@ -170,7 +176,7 @@ def test_checkpoints_reach_the_run_folder_before_the_rung_or_the_row_and_the_scr
     drawn: list[int] = []
     conductor.store = SimpleNamespace(checkpoint=lambda trial, path: conductor.told.append(("kept", trial, str(path))))
     callback = ConductedCallback(conductor, searcher, lambda: drawn.append(1))  # type: ignore[arg-type]
-    trial: Any = SimpleNamespace(trial_id="ray1")
+    trial = ray_trial()
     scheduler.on_trial_result(None, trial, packed(RUNG) | {"files": "here"})
     scheduler.on_trial_result(None, trial, {"complete": True, "columns": json.dumps(COLUMNS), "files": "there"})
     callback.on_trial_result(1, [], trial, {})
@@ -187,20 +193,45 @@ def test_checkpoints_reach_the_run_folder_before_the_rung_or_the_row_and_the_scr
     ]
 
 
-def test_finding_the_front_has_a_twentieth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finding_the_front_has_a_fiftieth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     conductor, searcher, _ = begun()
     callback, now = ConductedCallback(conductor, searcher, lambda: None), [100.0]
     monkeypatch.setattr("search.driver.tune.time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def slow() -> None:
         conductor.told.append(("keep_front", now[0]))
-        now[0] += 0.5
+        now[0] += 0.2
 
     monkeypatch.setattr(conductor, "keep_front", slow)
     for _ in range(30):
-        callback.on_trial_complete(1, [], SimpleNamespace(trial_id="ray1"))
+        callback.on_trial_complete(1, [], ray_trial())
         now[0] += 1.0
-    assert [at for _, at in conductor.told] == [100.0, 110.5, 121.0]
+    assert [at for _, at in conductor.told] == pytest.approx([100.0, 110.2, 120.4])
+
+
+def test_of_a_trial_that_ended_ray_keeps_next_to_nothing() -> None:
+    conductor, searcher, _ = begun()
+    trial = RayTrial("train_trial", stub=True)
+    trial.update_last_result({"columns": json.dumps(COLUMNS), "rung": 3, "loss": 0.5})
+    assert trial.run_metadata.metric_analysis
+    ConductedCallback(conductor, searcher, lambda: None).on_trial_complete(1, [], trial)
+    assert not trial.run_metadata.metric_analysis
+    assert not trial.run_metadata.metric_n_steps
+    assert trial.get_json_state() == ("{}", "{}")
+
+
+def test_the_next_to_run_is_the_first_that_waits_without_a_look_at_what_ended() -> None:
+    _, _, scheduler = begun()
+    states = {"t00012": "RUNNING", "t00013": "PAUSED", "t00015": "PENDING", "t00014": "PENDING"}
+    live = [SimpleNamespace(status=state, config={"trial": name}) for name, state in states.items()]
+    controller = SimpleNamespace(get_live_trials=lambda: live)
+    chosen = []
+    for _ in range(3):
+        found = scheduler.choose_trial_to_run(controller)
+        chosen.append(found.config["trial"])
+        found.status = "RUNNING"
+    assert chosen == ["t00014", "t00015", "t00013"]
+    assert scheduler.choose_trial_to_run(controller) is None
 
 
 def test_a_trial_that_ended_before_its_worker_died_is_not_run_again() -> None:
