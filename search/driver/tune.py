@@ -270,6 +270,13 @@ class ConductedCallback(_Conducted, Callback):
 
     on_trial_error = on_trial_complete
 
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Take ended trials from Ray's list, which it goes through several times for each new one.
+
+        The last stays: Ray reads an empty list as one that is still to be read from its own record.
+        """
+        trials[:-1] = [trial for trial in trials[:-1] if not trial.is_finished()]
+
 
 def _forget(trial: Any) -> None:
     """Take from an ended trial what Ray keeps of it for a restore, 35 KB of driver memory and 20 of its own record.

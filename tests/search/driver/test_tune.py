@@ -220,6 +220,16 @@ def test_of_a_trial_that_ended_ray_keeps_next_to_nothing() -> None:
     assert trial.get_json_state() == ("{}", "{}")
 
 
+def test_rays_list_loses_what_ended_but_never_what_waits_or_the_last() -> None:
+    conductor, searcher, _ = begun()
+    trials: list[Any] = [SimpleNamespace(name=n, is_finished=lambda n=n: n in "acd") for n in "abcd"]
+    same = trials
+    for _ in range(2):
+        ConductedCallback(conductor, searcher, lambda: None).on_step_end(1, trials)
+        assert [trial.name for trial in trials] == ["b", "d"]
+    assert same is trials
+
+
 def test_the_next_to_run_is_the_first_that_waits_without_a_look_at_what_ended() -> None:
     _, _, scheduler = begun()
     states = {"t00012": "RUNNING", "t00013": "PAUSED", "t00015": "PENDING", "t00014": "PENDING"}
