@@ -52,13 +52,13 @@ class Calibration:
         A matrix that the calibration rows never reached is weighed evenly. An embedding's input is one word, so its
         row weights are the words' frequencies and its columns are weighed by the gradient of what it returns.
         """
-        gradient = self.gradients[path].to(weight.dtype) if fisher and path in self.gradients else None
+        gradient = self.gradients[path] if fisher and path in self.gradients else None
         if path in self.frequencies:
-            return Target(weight, rows=self.frequencies[path].to(weight.dtype), columns=gradient)
+            return Target(weight, rows=self.frequencies[path], columns=gradient)
         if path not in self.input_of:
             return Target(weight)
-        key = self.input_of[path]
-        return Target(weight, gradient, self.moments[key], self.means[key].to(weight.dtype))
+        key, rows = self.input_of[path], None if gradient is None else gradient.to(weight.dtype)
+        return Target(weight, rows, self.moments[key], self.means[key].to(weight.dtype))
 
     def uses(self, path: str) -> float:
         """Return how many rows that matter one example sends through ``path``: none where no gradient comes back."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from compressors.closed_forms import Target, components, refitted, up_down
+from compressors.closed_forms import Target, components, output_moment, reads_more, refitted, up_down
 from compressors.factor_cache import FactorCache
 from compressors.kronecker_sums import nearest_kronecker, refined_kronecker
 from compressors.signature import signature_of, stored_tensors
@@ -174,11 +174,21 @@ class Factors:
             return first
 
         def compute() -> dict[str, Tensor]:
-            a, b = refined_kronecker(target, *(factor.double() for factor in first))
+            a, b = refined_kronecker(target, *first)
             return {"a": a.float(), "b": b.float()}
 
         entry = self._cache_of(path).get(self._key(path, init, f"kronecker {m1} {n1} {terms}"), compute)
         return entry["a"], entry["b"]
+
+    def decompose(self, inits: Sequence[str]) -> None:
+        """Compute and keep what low-rank students of several weightings need; they share their products with C."""
+
+        def each(path: str) -> None:
+            outputs: dict[str, Tensor] = {}
+            for init in inits:
+                self._components(path, init, outputs)
+
+        side_by_side(each, [module.path for module in self.signature.modules])
 
     def curves(self, init: str = "fisher-whitened") -> dict[str, NDArray[np.float64]]:
         """Return for every matrix the energies (min(m, n),), descending, times its uses per example.
@@ -193,9 +203,16 @@ class Factors:
 
         return dict(zip(paths, side_by_side(curve, paths), strict=True))
 
-    def _components(self, path: str, init: str) -> dict[str, Tensor]:
+    def _components(self, path: str, init: str, outputs: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Return ``components`` of a matrix; ``outputs`` keeps its output moments, by what they are made from."""
+        outputs = {} if outputs is None else outputs
+
         def compute() -> dict[str, Tensor]:
-            found = components(self.target(path, init))
+            target = self.target(path, init)
+            inputs = "even" if target.columns is None else "seen"
+            if reads_more(target) and inputs not in outputs:
+                outputs[inputs] = output_moment(target)
+            found = components(target, outputs.get(inputs))
             # laid out as it is when read again: products of the same numbers in another layout differ in a bit
             return {n: (t if n == "energies" else t.float()).contiguous() for n, t in found.items()}
 

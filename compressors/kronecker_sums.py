@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from compressors.closed_forms import Target, balance, eigen, root_of, scale_of, solve, times
+from compressors.closed_forms import Target, balance, eigen, root_of, scale_of, solve, symmetric, times
 from compressors.distill.precision import has_bfloat16
 
 SWEEPS = 4
@@ -27,14 +27,16 @@ def nearest_kronecker(target: Target, m1: int, n1: int) -> tuple[Tensor, Tensor,
     Van Loan and Pitsianis: the singular value decomposition of the rearranged matrix (KroneckerBERT, section 2; here
     by the Gram matrix of its smaller side). With weights, C ~ C1 (x) C2 and D ~ d1 (x) d2 are split first, the nearest
     sum of products to D W (C1 (x) C2)^(1/2) is found, and its factors are un-weighted (exact for weights that split).
+    All but the roots of C1 and C2 is computed in the precision in which C was stored: single precision finds the
+    eigenvectors of 768 numbers in half of the time.
     """
     split = Split.of(target, m1, n1)
-    rearranged = split.rearranged(split.weigh(target.weight))
+    rearranged = split.rearranged(split.weigh(target.weight.to(target.stored)))
     if m1 * n1 <= rearranged.shape[1]:
-        energies, basis = eigen(rearranged @ rearranged.T)
+        energies, basis = eigen(symmetric(rearranged, rearranged.T))
         a, b = basis.T, basis.T @ rearranged
     else:
-        energies, basis = eigen(rearranged.T @ rearranged)
+        energies, basis = eigen(symmetric(rearranged.T, rearranged))
         a, b = (rearranged @ basis).T, basis.T
     return *split.unweigh(a, b), energies
 
@@ -50,15 +52,16 @@ def refined_kronecker(target: Target, a: Tensor, b: Tensor, *, sweeps: int = SWE
     """
     split = Split.of(target, a.shape[1], a.shape[2])
     problem = _Problem.of(target, split)
-    left, right = (factor.float() for factor in split.weighed_factors(a, b))
-    gradient = problem.metric(split.weigh(target.weight).float() - split.matrix(left, right))
+    left, right = (factor.float() for factor in split.weighed_factors(a.to(target.stored), b.to(target.stored)))
+    gradient = problem.metric(split.weigh(target.weight.to(target.stored)).float() - split.matrix(left, right))
     for _ in range(sweeps):
         left, right = _orthonormal(left, right)
         left, gradient = problem.descend(left, right, gradient, swapped=False)
         right, left = _orthonormal(right, left)
         right, gradient = problem.descend(right, left, gradient, swapped=True)
-    found = split.unweigh(left.double(), right.double())
-    better = target.error(kronecker_sum(*found)) < target.error(kronecker_sum(a, b))
+    found = split.unweigh(left.to(target.stored), right.to(target.stored))
+    single = target.in_precision(target.stored)
+    better = single.error(kronecker_sum(*found)) < single.error(kronecker_sum(a, b).to(target.stored))
     return found if better else (a, b)
 
 
@@ -84,10 +87,11 @@ class Split:
 
     @classmethod
     def of(cls, target: Target, m1: int, n1: int) -> Split:
-        """Split the weights of ``target`` for A of (m1, n1)."""
+        """Split the weights of ``target`` for A of (m1, n1), in the precision in which C was stored."""
         (m, n), like = target.weight.shape, target.weight
         rows = _split_vector(target.rows, m1, m // m1, like)
-        return cls(*rows, *_split_moment(target.moment, n1, n // n1, like))
+        parts = (*rows, *_split_moment(target.columns, n1, n // n1, like))
+        return cls(*(part.to(target.stored) for part in parts))
 
     @property
     def sides(self) -> tuple[int, int, int, int]:
@@ -212,8 +216,8 @@ def _split_moment(moment: Tensor | None, n1: int, n2: int, like: Tensor) -> tupl
     MiniLM-L6 at 0.2 of the weights it left 0.51 of the weighed energy where this leaves 0.39 (A of m/4 x 4).
     """
     if moment is None or moment.dim() == 1:
-        return _split_vector(moment, n1, n2, like)
+        return _split_vector(None if moment is None else moment.to(like.dtype), n1, n2, like)
     grid = moment.view(n1, n2, n1, n2)
-    trace = moment.diagonal().sum().clamp_min(torch.finfo(moment.dtype).tiny)
-    first, second = torch.einsum("abcb->ac", grid), torch.einsum("abad->bd", grid)
+    first, second = (torch.einsum(sums, grid).to(like.dtype) for sums in ("abcb->ac", "abad->bd"))
+    trace = first.diagonal().sum().clamp_min(torch.finfo(like.dtype).tiny)
     return root_of(first, n1, like), root_of(second / trace, n2, like)

@@ -188,7 +188,9 @@ def test_decompositions_are_computed_once_and_a_damaged_entry_again(
 ) -> None:
     calls: list[Any] = []
     original = factors_module.components
-    monkeypatch.setattr(factors_module, "components", lambda target: calls.append(target) or original(target))
+    monkeypatch.setattr(
+        factors_module, "components", lambda target, *rest: calls.append(target) or original(target, *rest)
+    )
     first = Factors.of_model(teacher, calibration, folder=tmp_path).low_rank(QUERY, "whitened")
     second = Factors.of_model(teacher, calibration, folder=tmp_path).low_rank(QUERY, "whitened")
     assert len(calls) == 1
