@@ -178,7 +178,9 @@ def measure(
     path: Annotated[Path, typer.Argument(metavar="RUN or DIR", help="A run, or a trained model folder.")],
     device: Annotated[str | None, typer.Option("--device", metavar="D", help="cpu, cuda, cuda:1.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1)] = None,
-    runtime: Annotated[str | None, typer.Option("--runtime", metavar="R", help="torch or onnxruntime.")] = None,
+    runtime: Annotated[
+        str | None, typer.Option("--runtime", metavar="R", help="torch, torch-bf16, onnxruntime ...")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure latency again, on this machine, without training."""

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 from search.quiet import quiet
 from search.students.model_folder import FACTS, read_facts, tokenizer_of
 from search.students.rebuild import config_of, find_teacher
+from search.students.runtimes import RUNTIMES, in_runtime
 from spaces.errors import UserError
 
 if TYPE_CHECKING:
     from search.config import Config, Latency
     from search.teacher.model import Teacher
-
-RUNTIMES = ("torch", "onnxruntime", "onnxruntime-int8")
 
 
 def measure(
@@ -30,10 +29,11 @@ def measure(
     """
     quiet()
     models, teacher, target = _models(path)
+    runtime = target.runtime if runtime is None else runtime
     target = _changed(target, device, batch_size, runtime)
     students = {name: _load(folder) for name, folder in models.items()}
     with tempfile.TemporaryDirectory() as scratch:
-        return _rows(students, models, teacher, target, Path(scratch))
+        return _rows(students, models, teacher, target, runtime, Path(scratch))
 
 
 def _models(path: Path) -> tuple[dict[str, Path], Teacher | None, Latency]:
@@ -68,18 +68,18 @@ def _teacher(recipe: Any, config: Config) -> Teacher | None:
         return None
 
 
-def _changed(target: Latency, device: str | None, batch_size: int | None, runtime: str | None) -> Latency:
+def _changed(target: Latency, device: str | None, batch_size: int | None, runtime: str) -> Latency:
     from pydantic import ValidationError
 
     from search.config import Latency
     from search.config.models import MOST_ROWS
 
-    given = {"device": device, "batch_size": batch_size, "runtime": runtime}
+    if runtime not in RUNTIMES:
+        raise UserError(f"--runtime {runtime}: allowed: {', '.join(RUNTIMES)}")
+    given = {"device": device, "batch_size": batch_size}
     values = target.model_dump() | {name: value for name, value in given.items() if value is not None}
-    if values["runtime"] not in RUNTIMES:
-        raise UserError(f"--runtime {values['runtime']}: allowed: {', '.join(RUNTIMES)}")
-    if values["runtime"] != "torch" and values["device"] not in ("auto", "cpu"):
-        raise UserError(f"--device {values['device']}: {values['runtime']} is measured on the CPU here; allowed: cpu")
+    if runtime.startswith("onnx") and values["device"] not in ("auto", "cpu"):
+        raise UserError(f"--device {values['device']}: {runtime} is measured on the CPU here; allowed: cpu")
     try:
         return Latency.model_validate(values)
     except ValidationError as error:
@@ -95,23 +95,28 @@ def _load(folder: Path) -> Any:
 
 
 def _rows(
-    students: Mapping[str, Any], folders: Mapping[str, Path], teacher: Teacher | None, target: Latency, scratch: Path
+    students: Mapping[str, Any],
+    folders: Mapping[str, Path],
+    teacher: Teacher | None,
+    target: Latency,
+    runtime: str,
+    scratch: Path,
 ) -> list[dict[str, Any]]:
     from compressors.meter import Meter
     from search.device import device_of
     from search.students.latency import columns
 
+    def tokenizer(name: str) -> Any:
+        return (
+            teacher.tokenizer
+            if teacher is not None and name == "teacher"
+            else tokenizer_of(folders[name], students[name])
+        )
+
     models = {**({"teacher": teacher.model} if teacher is not None else {}), **students}
-    device = device_of(target.device) if target.runtime == "torch" else "cpu"
+    device = "cpu" if runtime.startswith("onnx") else device_of(target.device)
     meter = Meter(next(iter(models.values())), target.batch_size, target.sequence_length, target.threads, device)
-    if target.runtime == "torch":
-        measured: Mapping[str, Any] = models
-    else:
-        tokenizers = {name: tokenizer_of(folders[name], student) for name, student in students.items()}
-        if teacher is not None:
-            tokenizers["teacher"] = teacher.tokenizer
-        measured = _in_onnxruntime(models, tokenizers, target, scratch)
-    timings = meter.sitting(measured)
+    timings = meter.sitting(in_runtime(models, runtime, tokenizer, target.threads, scratch))
     reference = timings[0].ms
     shape = {"batch_size": target.batch_size, "sequence_length": target.sequence_length, "threads": target.threads}
     return [
@@ -121,24 +126,7 @@ def _rows(
             **({"latency_ratio": timing.ms / reference} if teacher is not None else {}),
             **shape,
             "device": device,
-            "runtime": target.runtime,
+            "runtime": runtime,
         }
         for timing in timings
     ]
-
-
-def _in_onnxruntime(
-    models: Mapping[str, Any], tokenizers: Mapping[str, Any], target: Latency, scratch: Path
-) -> dict[str, Any]:
-    """Return the models as functions of numpy inputs, each converted into ``scratch``."""
-    from search.students.onnx import export, input_names, quantise, runner
-
-    runners = {}
-    for number, (name, model) in enumerate(models.items()):
-        file = scratch / f"{number}.onnx"
-        export(model, input_names(model, tokenizers[name]), file)
-        if target.runtime.endswith("int8"):
-            quantise(file, file.with_suffix(".int8.onnx"))
-            file = file.with_suffix(".int8.onnx")
-        runners[name] = runner(file, target.threads)
-    return runners

@@ -70,6 +70,25 @@ def test_other_runtimes_convert_in_passing(trained: Path, runtime: str) -> None:
     assert sorted(trained.iterdir()) == files
 
 
+@pytest.mark.parametrize("runtime", ["torch-bf16", "torch-compiled"])
+def test_torch_runs_models_in_half_precision_and_compiled(trained: Path, runtime: str) -> None:
+    if runtime == "torch-compiled" and not (shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("torch's compiler needs one for C++")
+    rows = measure(trained, runtime=runtime)
+    assert [row["model"] for row in rows] == ["teacher", trained.name]
+    assert {row["runtime"] for row in rows} == {runtime}
+    assert all(row["latency_ms"] > 0 for row in rows)
+
+
+def test_without_a_compiler_for_cpp_that_is_said(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._inductor.config
+
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    torch.compiler.reset()
+    with pytest.raises(UserError, match="--runtime torch-compiled: torch's compiler needs one"):
+        measure(trained, batch_size=3, runtime="torch-compiled")
+
+
 def test_what_cannot_be_measured_is_one_sentence(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--runtime tensorrt: allowed"):
         measure(trained, runtime="tensorrt")
