@@ -11,7 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from compressors.closed_forms import JITTER, RIDGE, Target, components, low_rank, refitted, up_down
+from compressors import closed_forms
+from compressors.closed_forms import (
+    JITTER,
+    RIDGE,
+    Target,
+    components,
+    low_rank,
+    output_moment,
+    refitted,
+    symmetric,
+    up_down,
+)
 
 sides = st.integers(2, 12)
 seeds = st.integers(0, 2**31)
@@ -94,6 +105,24 @@ def test_a_moment_in_single_precision_costs_no_more_than_its_rounding(m: int, n:
     r = max(1, min(m, n) // 2)
     _, _, energies = low_rank(exact)
     assert exact.error(rank(rounded, r)) <= float(energies[r:].sum()) * (1 + 1e-4) + 1e-5 * float(energies.sum())
+
+
+@given(st.integers(1, 30), sides, seeds, st.integers(1, 9))
+def test_a_symmetric_product_in_strips_is_the_product(size: int, inner: int, seed: int, strip: int) -> None:
+    left = normal(seed, size, inner)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(closed_forms, "STRIP", strip)
+        found = symmetric(left, left.T)
+    assert torch.allclose(found, left @ left.T, rtol=1e-12, atol=1e-12)
+
+
+@given(sides, sides, seeds)
+def test_the_output_moment_of_one_weighting_serves_another(m: int, n: int, seed: int) -> None:
+    weighed = weighted(seed, min(m, n), max(m, n))
+    plain = Target(weighed.weight, columns=weighed.columns)
+    own, shared = components(weighed), components(weighed, output_moment(plain))
+    assert own.keys() == shared.keys()
+    assert all(torch.equal(own[name], shared[name]) for name in own)
 
 
 @given(sides, sides, seeds)

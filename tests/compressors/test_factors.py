@@ -183,6 +183,24 @@ def test_without_a_calibration_every_initialisation_is_the_plain_one(teacher: Pr
         factors.low_rank(QUERY, "random")
 
 
+def test_weightings_decomposed_together_are_as_each_alone(
+    teacher: PreTrainedModel, calibration: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, alone = (Factors.of_model(teacher, calibration) for _ in range(2))
+    products: list[Any] = []
+    original = factors_module.output_moment
+    monkeypatch.setattr(factors_module, "output_moment", lambda target: products.append(target) or original(target))
+    together.decompose(("whitened", "fisher-whitened"))
+    assert 0 < len(products) < 2 * len(together.signature.modules)
+    once = len(products)
+    for init in ("whitened", "fisher-whitened"):
+        for path, energies in together.curves(init).items():
+            assert np.array_equal(energies, alone.curves(init)[path])
+        pairs = zip(together.low_rank(QUERY, init), alone.low_rank(QUERY, init), strict=True)
+        assert all(torch.equal(*pair) for pair in pairs)
+    assert len(products) > once  # those of the other, which shares nothing
+
+
 def test_decompositions_are_computed_once_and_a_damaged_entry_again(
     teacher: PreTrainedModel, calibration: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
