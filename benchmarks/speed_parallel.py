@@ -7,6 +7,9 @@ cached logits, bfloat16, fused AdamW, nothing else (no clipping, schedule, avera
 steps, and both processes begin each block together. Ratio: wall time of the bare loops over that of the trials, which
 is the throughput of trials as a share of theirs; in CPU time too, for other work moves the wall's clock.
 
+Arrangements: two trials of one thread each, what ``max_concurrent: auto`` runs on two cores, and one trial of two
+threads, in turns of a block.
+
 A worker's gap: from the driver hearing the end of a trial to the next trial's beginning in the same worker, in a search
 of short trials with one worker, whose actor is reused.
 """
@@ -26,6 +29,7 @@ import numpy as np
 from speed_common import RESULTS, clocks, opened, plan_of, record, spread, timed
 
 BLOCK = 20
+PARTS = ("trials", "arrangements", "worker")
 
 
 def main() -> None:
@@ -35,11 +39,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--keep", type=float, default=0.2)
-    parser.add_argument("--parts", nargs="+", default=["trials", "worker"], choices=["trials", "worker"])
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--out", type=Path, default=RESULTS / "speed_parallel.json")
     arguments = parser.parse_args()
     calls = {
         "trials": lambda: side_by_side(arguments.config, arguments.keep, arguments.steps),
+        "arrangements": lambda: arrangements(arguments.config, arguments.keep, arguments.steps),
         "worker": lambda: gaps(arguments.config, arguments.trials),
     }
     rows = (calls[part]() for part in arguments.parts)
@@ -48,14 +53,7 @@ def main() -> None:
 
 def side_by_side(config: str, keep: float, steps: int) -> dict[str, Any]:
     """Return the throughput of two trials as a share of that of two bare loops."""
-    context = multiprocessing.get_context("spawn")
-    meeting, results = context.Barrier(2, timeout=600), context.Queue()
-    processes = [context.Process(target=_train, args=(config, keep, steps, meeting, results)) for _ in range(2)]
-    for process in processes:
-        process.start()
-    found = [results.get(timeout=1800) for _ in processes]
-    for process in processes:
-        process.join()
+    found = _processes([(_train, (config, keep, steps))] * 2)
     table = np.array(found)  # [processes, blocks, (wall, cpu) of the trial and of the bare loop]
     own_wall, own_cpu, bare_wall, bare_cpu = table.sum((0, 1))
     return {
@@ -68,20 +66,86 @@ def side_by_side(config: str, keep: float, steps: int) -> dict[str, Any]:
     }
 
 
+def arrangements(config: str, keep: float, steps: int) -> dict[str, Any]:
+    """Return the throughput of two trials of one thread against that of one trial of two."""
+    found = _processes([(_in_turns, (config, keep, steps, threads)) for threads in (1, 1, 2)])
+    seconds = {threads: np.array([times for each, times in found if each == threads]) for threads in (1, 2)}
+    blocks = 2 * seconds[2][0] / seconds[1].max(axis=0)  # those side by side are done when both are
+    per_s = {1: 2 * BLOCK * 32 / seconds[1].max(axis=0), 2: BLOCK * 32 / seconds[2][0]}
+    return {
+        "what": "two trials of a thread / one of two",
+        "throughput": spread(blocks.tolist()),
+        "examples_per_s": {f"{3 - n} x {n}": round(float(np.median(rates)), 1) for n, rates in per_s.items()},
+    }
+
+
+def _processes(calls: list[tuple[Any, tuple[Any, ...]]]) -> list[Any]:
+    """Run each call in a process of its own, with a barrier for all and a queue, and return what they put there."""
+    context = multiprocessing.get_context("spawn")
+    meeting, results = context.Barrier(len(calls), timeout=600), context.Queue()
+    processes = [context.Process(target=call, args=(*given, meeting, results)) for call, given in calls]
+    for process in processes:
+        process.start()
+    found = [results.get(timeout=1800) for _ in processes]
+    for process in processes:
+        process.join()
+    return found
+
+
+def _student(config_file: str, keep: float) -> tuple[Any, dict[str, Any]]:
+    """Return a student, and what ``distil`` is told of its trial."""
+    from compressors.apply import make_student
+    from search.trial import teaching
+
+    config, workspace = opened(config_file)
+    plan = plan_of(config, workspace, "lowrank", keep)
+    student = make_student(plan.student, workspace.teacher.folder, workspace.rows.factors)
+    return student, teaching(plan, student, workspace.teacher, workspace.rows)
+
+
+def _in_turns(config_file: str, keep: float, steps: int, threads: int, meeting: Any, results: Any) -> None:
+    """Train in blocks: those of one thread together, then that of two, and so on."""
+    import torch
+
+    from compressors.distill.trainer import Budget, distil
+
+    torch.set_num_threads(threads)
+    student, keywords = _student(config_file, keep)
+    times: list[float] = []
+    begun = 0.0
+
+    def mine() -> None:
+        nonlocal begun
+        if threads == 2:
+            meeting.wait()
+        begun = time.perf_counter()
+
+    def on_step(step: int, total: int) -> None:
+        if step % BLOCK:
+            return
+        times.append(time.perf_counter() - begun)
+        meeting.wait()
+        if threads == 1:
+            meeting.wait()
+        if step < total:
+            mine()
+
+    meeting.wait()
+    mine()
+    budget = Budget(steps, (0.11, 0.33, 1.0), 32)
+    distil(student, **keywords, budget=budget, seed=0, on_rung=lambda rung: False, on_step=on_step)
+    results.put((threads, times))
+
+
 def _train(config_file: str, keep: float, steps: int, meeting: Any, results: Any) -> None:
     import copy
 
     import torch
 
-    from compressors.apply import make_student
     from compressors.distill.trainer import Budget, distil
-    from search.trial import teaching
 
     torch.set_num_threads(1)
-    config, workspace = opened(config_file)
-    plan = plan_of(config, workspace, "lowrank", keep)
-    student = make_student(plan.student, workspace.teacher.folder, workspace.rows.factors)
-    keywords = teaching(plan, student, workspace.teacher, workspace.rows)
+    student, keywords = _student(config_file, keep)
     bare = Bare(copy.deepcopy(student), keywords["data"], keywords["targets"])
     bare.run(0, steps)  # every kernel is compiled, for the trial too: their batches are the same
     times: list[tuple[float, ...]] = []

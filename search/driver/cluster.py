@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 CONNECT_S = 10.0
 """How long an address has to answer."""
 
+UNWIND_S = "60"
+"""How long a worker waits for a stopped trial to let go before its next one is given up, in Ray's words 2 s."""
+
 CODE = ("spaces", "compressors", "analysis", "search")
 """The packages that run in workers."""
 
@@ -52,7 +55,9 @@ def ray_session(config: Config, address: str | None) -> Iterator[None]:
         refuse_silent(address)
     import ray
 
-    environment: dict[str, Any] = {"env_vars": {"TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "passive"}}
+    settings = {"TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "passive"}
+    settings["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = UNWIND_S
+    environment: dict[str, Any] = {"env_vars": settings}
     if address:
         environment["py_modules"] = our_code()
     # "local": without an address Ray would join whatever cluster was started on this machine last
@@ -133,7 +138,7 @@ def check_places(config: Config, note: Callable[[str], None]) -> None:
 def max_concurrent(config: Config, note: Callable[[str], None] = lambda sentence: None) -> int | None:
     """Return how many trials run at once: as many as cores and GPUs hold, or as the config says.
 
-    On a cluster nodes come and go, so that there ``auto`` is no number (None). Where there is no place for one trial,
+    On a cluster nodes come and go, so that there ``auto`` is no number (None). Where no node has room for one trial,
     Ray would wait for it without a word: on this machine that is a UserError, on a cluster a ``note``.
     """
     import ray
@@ -143,10 +148,11 @@ def max_concurrent(config: Config, note: Callable[[str], None] = lambda sentence
     places = [there.get("CPU", 0) / config.resources.cpu]
     if config.resources.gpu:
         places.append(there.get("GPU", 0) / config.resources.gpu)
-    if min(places) < 1:
+    if not _fitting(config):
+        nodes = sorted({f"{n.get('CPU', 0):g} CPU and {n.get('GPU', 0):g} GPU" for n in _nodes()})
         sentence = (
             f"resources: a trial asks for {config.resources.cpu:g} CPU and {config.resources.gpu:g} GPU; "
-            f"there are {there.get('CPU', 0):g} CPU and {there.get('GPU', 0):g} GPU"
+            f"there are {', '.join(nodes[:3]) or 'no nodes'}{' ...' if len(nodes) > 3 else ''}"
         )
         if not _on_cluster():
             raise UserError(sentence)
@@ -156,14 +162,25 @@ def max_concurrent(config: Config, note: Callable[[str], None] = lambda sentence
     return None if _on_cluster() else math.floor(min(places))
 
 
+def _fitting(config: Config) -> list[dict[str, float]]:
+    """Return the resources of every node that holds a trial: what several nodes have together holds none."""
+    asked = {"CPU": config.resources.cpu, "GPU": config.resources.gpu}
+    return [node for node in _nodes() if all(node.get(name, 0.0) >= amount for name, amount in asked.items())]
+
+
+def _nodes() -> list[dict[str, float]]:
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
 def remote_facts(config: Config, work: WorkSpec, steps: Steps) -> dict[str, Any]:
     """Run the preparation as a task on all cores of a node, and a GPU where trials have one; follow its progress."""
     import ray
 
     from search.workers.prepare import prepare_steps
 
-    there = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
-    cores = int(there) or math.ceil(config.resources.cpu)  # all are to join yet
+    cores = math.floor(max((node.get("CPU", 0) for node in _fitting(config)), default=config.resources.cpu)) or 1
     options: dict[str, Any] = {"num_cpus": cores, "max_calls": 1, "num_returns": "streaming"}
     if config.resources.gpu:
         options["num_gpus"] = min(1.0, config.resources.gpu)

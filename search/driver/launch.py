@@ -58,6 +58,7 @@ def run_search(config: Config, *, address: str | None = None, console: Console |
             with ray_session(config, address):
                 check_places(config, console.print)
                 _search(config, store, objectives, console, halt)
+                halt.raise_error()  # told while the run was concluded
     except OSError as error:
         if not is_full_disk(error):
             raise

@@ -143,8 +143,7 @@ class Tracking(Callback):
             "training_iteration": shown.results,
             "timesteps_total": int(found.get("steps", found.get("step", 0))),
         }
-        for one in self.told:
-            one.log_trial_result(iteration, shown, {**found, **counted})
+        self._tell("log_trial_result", iteration, shown, {**found, **counted})
 
     @guarded
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -17,6 +17,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from search.driver.deaths import deaths_told
 from search.driver.track import Tracking, trackers
 from search.halt import Halt, guarded
 from search.trial import RungReport
@@ -75,7 +76,7 @@ def run_trials(
     (storage / INBOX).mkdir(parents=True)
     halt = halt or Halt()
     searcher = ConductedSearcher(conductor, pool, halt)
-    folder = conductor.store.folder
+    scheduler, folder = ConductedScheduler(conductor, searcher), conductor.store.folder
     tracking = [Tracking(trackers(track, folder), searcher, folder)] if track else []
     watching = [StallWatch(searcher, pool.stall_s)] if pool.stall_s is not None else []
     trainable = tune.with_resources(tune.with_parameters(train_trial, work=work), {"cpu": pool.cpu, "gpu": pool.gpu})
@@ -83,7 +84,7 @@ def run_trials(
         trainable,
         tune_config=TuneConfig(
             search_alg=searcher,
-            scheduler=ConductedScheduler(conductor, searcher),
+            scheduler=scheduler,
             num_samples=-1,
             max_concurrent_trials=pool.max_concurrent,
             reuse_actors=True,
@@ -92,13 +93,14 @@ def run_trials(
         run_config=RunConfig(
             name=f"session-{int(time.time())}-{os.getpid()}",
             storage_path=str(storage.absolute()),
-            callbacks=[ConductedCallback(conductor, searcher, watch), *tracking, *watching],
+            callbacks=[ConductedCallback(conductor, scheduler, watch), *tracking, *watching],
             failure_config=FailureConfig(max_failures=MAX_CRASHES),
             stop=Leaving(halt),
             verbose=0,
         ),
     )
-    tuner.fit()
+    with deaths_told():
+        tuner.fit()
     halt.raise_error()
 
 
@@ -139,13 +141,17 @@ class ConductedSearcher(_Conducted, Searcher):
         self.ids: dict[str, str] = {}
         self.lost: dict[str, BaseException | None] = {}
 
+    @property
+    def late(self) -> bool:
+        """Whether no trial may begin any more."""
+        return self.halt.asked or (self.pool.deadline is not None and time.time() > self.pool.deadline)
+
     @guarded
     def suggest(self, trial_id: str) -> dict[Any, Any] | None:
         """Return the next trial's config, or that there is none."""
-        late = self.halt.asked or (self.pool.deadline is not None and time.time() > self.pool.deadline)
-        order = None if late else self.conductor.next()
+        order = None if self.late else self.conductor.next()
         if order is None:
-            if not late and self.conductor.running:
+            if not self.late and self.conductor.running:
                 return None  # a trial that is refused for its latency frees a place
             finished: Any = Searcher.FINISHED  # a word in place of a config, in Ray's own typing too
             return finished  # type: ignore[no-any-return]
@@ -190,13 +196,13 @@ class ConductedSearcher(_Conducted, Searcher):
             self.conductor.finish(trial, "COMPLETE", _unpacked(told["columns"]))
         elif running.stopped_for is not None and running.last is not None:
             self.conductor.finish(trial, "STOPPED", running.last.columns)
-        elif self.halt.asked and running.last is not None:
+        elif self.late:
             self.conductor.leave(trial)
         else:
             self.conductor.fail(trial, "the trial ended without a result")
 
     def _gave_up(self, trial: str, error: BaseException | None) -> None:
-        if error is not None and (type(error).__name__ == "OutOfMemoryError" or is_out_of_memory(error)):
+        if error is not None and is_out_of_memory(error):
             self.conductor.out_of_memory(trial, "the node had no memory left")
         else:
             self.conductor.fail(trial, "the worker died or Ray could not start the trial")
@@ -215,10 +221,24 @@ class ConductedScheduler(_Conducted, FIFOScheduler):
     def __init__(self, conductor: Conductor, searcher: ConductedSearcher) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.conductor, self.searcher, self.halt = conductor, searcher, searcher.halt
+        self._search_alg: Any = None
+
+    def hear(self, trial: Any) -> None:
+        """Tell of a trial's end who was not told: Ray forgets to where a worker was too busy to take the trial."""
+        if self.searcher.ids.get(trial.trial_id) in self.conductor.running and self._search_alg is not None:
+            self._search_alg.on_trial_complete(trial.trial_id, error=True)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """Return the first trial that waits, or None; Ray's own way there is by every trial that ever ended."""
+        """Return the first trial that waits, or None; Ray's own way there is by every trial that ever ended.
+
+        Where none may begin any more, those that still wait for room are let go.
+        """
+        self._search_alg = tune_controller.search_alg
         waiting = [t for t in tune_controller.get_live_trials() if t.status in (Trial.PENDING, Trial.PAUSED)]
+        if self.searcher.late:
+            for trial in waiting:
+                tune_controller.stop_trial(trial)
+            return None
         return min(waiting, key=lambda t: (t.status == Trial.PAUSED, t.config["trial"]), default=None)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -247,8 +267,8 @@ class ConductedScheduler(_Conducted, FIFOScheduler):
 class ConductedCallback(_Conducted, Callback):
     """Keeps the front's checkpoints only and lets the screen follow."""
 
-    def __init__(self, conductor: Conductor, searcher: ConductedSearcher, watch: Callable[[], None]) -> None:
-        self.conductor, self.halt, self.watch = conductor, searcher.halt, watch
+    def __init__(self, conductor: Conductor, scheduler: ConductedScheduler, watch: Callable[[], None]) -> None:
+        self.conductor, self.scheduler, self.halt, self.watch = conductor, scheduler, scheduler.halt, watch
         self._drop_at = 0.0
 
     @guarded
@@ -275,6 +295,9 @@ class ConductedCallback(_Conducted, Callback):
 
         The last stays: Ray reads an empty list as one that is still to be read from its own record.
         """
+        for trial in trials:
+            if trial.status == Trial.ERROR:
+                self.scheduler.hear(trial)
         trials[:-1] = [trial for trial in trials[:-1] if not trial.is_finished()]
 
 

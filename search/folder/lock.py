@@ -49,6 +49,7 @@ class Heart:
     def __init__(self, note: Note, token: str, on_lost: Callable[[str], None]) -> None:
         self.note, self.token, self.on_lost = note, token, on_lost
         self.beats = 0
+        self._turn = threading.Lock()  # half of a beat must not be read as another's
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="paredown-lock", daemon=True)
 
@@ -62,24 +63,29 @@ class Heart:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        if owner(self.note).get("token") == self.token:
+        if self.is_ours():
             self.note.write("")
+
+    def is_ours(self) -> bool:
+        """Whether the note is as this heart wrote it: an empty one was another's meanwhile, who is done."""
+        with self._turn:
+            return bool(owner(self.note).get("token") == self.token)
 
     def beat(self) -> None:
         """Write the text with the next number."""
         self.beats += 1
         facts = {"host": platform.node(), "pid": os.getpid(), "token": self.token, "beat": self.beats}
-        self.note.write(json.dumps({**facts, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}))
+        with self._turn:
+            self.note.write(json.dumps({**facts, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}))
 
     def _run(self) -> None:
         while not self._stop.wait(BEAT_S):
             try:
-                found = owner(self.note)
-                if found.get("token", self.token) != self.token:
-                    self.on_lost(f"{self.note.where} was taken over by {described(found)}")
+                if not self.is_ours():
+                    self.on_lost(f"{self.note.where} was taken over by {described(owner(self.note))}")
                     return
                 self.beat()
-            except OSError:  # storage that does not answer now may do so at the next beat
+            except Exception:  # a store that does not answer now, in whatever words, may do so at the next beat
                 continue
 
 
@@ -95,7 +101,7 @@ def owner(note: Note) -> dict[str, Any]:
 def described(found: dict[str, Any]) -> str:
     """Return who holds a lock, for a sentence."""
     if "pid" not in found:
-        return "another process"
+        return "another process, which has ended"
     return f"process {found['pid']} on {found.get('host')} (last heartbeat {found.get('time')})"
 
 
@@ -104,17 +110,19 @@ def in_use(where: str, found: dict[str, Any]) -> UserError:
     return UserError(f"run.dir: {where} is in use by {described(found)}; wait for it or choose another")
 
 
-def wait_until_free(note: Note, *, same_host: Callable[[dict[str, Any]], bool]) -> None:
+def wait_until_free(note: Note, *, same_host: Callable[[dict[str, Any]], bool | None]) -> None:
     """Return once nobody holds ``note``; raises UserError when somebody does.
 
-    ``same_host`` says of an owner on this host whether it lives; on another one it lives when its heartbeat moves.
+    ``same_host`` says of an owner on this host whether it lives, None where that cannot be known: then, and on another
+    host, it lives when its heartbeat moves.
     """
     found = owner(note)
     if not found:
         return
-    if found.get("host") == platform.node():
-        if same_host(found):
-            raise in_use(note.where, found)
+    lives = same_host(found) if found.get("host") == platform.node() else None
+    if lives:
+        raise in_use(note.where, found)
+    if lives is False:
         return
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
@@ -227,6 +235,10 @@ class ObjectLock:
         self._heart = heart
         heart.start()
 
+    def held(self) -> bool:
+        """Whether the note at the store is ours now."""
+        return self._heart is not None and self._heart.is_ours()
+
     def release(self) -> None:
         """Let go of the lock."""
         if self._heart is not None:
@@ -235,7 +247,8 @@ class ObjectLock:
             self._heart = None
 
 
-def _lives(found: dict[str, Any]) -> bool:
+def _lives(found: dict[str, Any]) -> bool | None:
+    """Whether an owner on this host lives; None where its number is some process's: containers give it out again."""
     if found.get("pid") == os.getpid():
         return found.get("token") in _held
     try:
@@ -243,5 +256,5 @@ def _lives(found: dict[str, Any]) -> bool:
     except ProcessLookupError:
         return False
     except (PermissionError, KeyError, ValueError):
-        return True
-    return True
+        return None
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -53,10 +53,13 @@ def local_folder(url: str) -> Path:
 
 
 class Mirror:
-    """Keeps ``folder`` and ``url`` the same; ``fs`` and ``root`` are of fsspec."""
+    """Keeps ``folder`` and ``url`` the same; ``fs`` and ``root`` are of fsspec.
 
-    def __init__(self, url: str, folder: Path) -> None:
-        self.url, self.folder = url, folder
+    ``held`` says whether the URL is still this driver's: what is another's is not written any more.
+    """
+
+    def __init__(self, url: str, folder: Path, held: Callable[[], bool] = lambda: True) -> None:
+        self.url, self.folder, self.held = url, folder, held
         self.fs, self.root = file_system(url)
         self.error: Exception | None = None
         self._sent: dict[str, tuple[int, int]] = {}
@@ -79,14 +82,21 @@ class Mirror:
         return (ours.read_text(encoding="utf-8") if ours.exists() else "") == self._text(SESSION)
 
     def fetch(self, without: tuple[str, ...] = ()) -> None:
-        """Make the local folder a copy of the URL; what begins ``without`` is left there."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Make the local folder a copy of the URL, in one step; what begins ``without`` is left there.
+
+        A copy that was cut short must not be taken for all that there is: what it lacks would be deleted at the URL.
+        """
+        draft = self.folder.with_name(f".{self.folder.name}.partial")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
         for name in self._remote():
             if name.startswith(without):
                 continue
-            file = self.folder / name
+            file = draft / name
             file.parent.mkdir(parents=True, exist_ok=True)
             self.fs.get_file(f"{self.root}/{name}", str(file))
+        shutil.rmtree(self.folder, ignore_errors=True)
+        draft.replace(self.folder)
 
     def start(self) -> None:
         """Push now, so that a URL that cannot be written is said at once, and go on in a thread."""
@@ -111,6 +121,8 @@ class Mirror:
     def push(self) -> int:
         """Send what changed, delete what is gone, and return how many files that were."""
         with self._pushing:
+            if not self.held():
+                return 0
             now = dict(self._local())
             changed = [name for name, stamp in now.items() if self._sent.get(name) != stamp]
             for name in sorted(changed, key=_rank):

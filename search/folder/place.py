@@ -8,6 +8,7 @@ from pathlib import Path
 
 from search.folder.lock import FolderLock, ObjectLock, ObjectNote
 from search.folder.mirror import SESSION, Mirror, is_url, local_folder
+from search.halt import is_full_disk
 from search.paths import cache_folder
 from spaces.errors import UserError
 
@@ -41,6 +42,7 @@ def held_folder(place: str, on_lost: Callable[[str], None]) -> Iterator[Path]:
         mirror = Mirror(place, folder)
         note = ObjectNote(mirror.fs, f"{mirror.root}/{LOCK_OBJECT}", place)
         lock = ObjectLock(note, on_lost)
+        mirror.held = lock.held
         try:
             refuse_foreign(mirror.names(), place)
             if not mirror.fs.exists(mirror.root):
@@ -49,7 +51,12 @@ def held_folder(place: str, on_lost: Callable[[str], None]) -> Iterator[Path]:
         except OSError as error:
             raise UserError(f"run.dir: {place} cannot be written ({error})") from error
         stack.callback(lock.release)
-        mirror.pull()
+        try:
+            mirror.pull()
+        except OSError as error:
+            if is_full_disk(error):
+                raise
+            raise UserError(f"run.dir: {place} cannot be read ({error})") from error
         _locked(stack, folder, on_lost)
         mirror.start()
         stack.callback(mirror.close)

@@ -42,10 +42,11 @@ class Depot:
             stream.seek(offset)
             return stream.read(CHUNK_BYTES)
 
-    def write(self, file: str, data: bytes) -> None:
-        """Append a chunk to a file that ``publish`` will put in its place."""
+    def write(self, file: str, data: bytes, offset: int) -> None:
+        """Write a chunk of a file that ``publish`` will put in its place; the same again changes nothing."""
         Path(file).parent.mkdir(parents=True, exist_ok=True)
-        with Path(file).open("ab") as stream:
+        with Path(file).open("r+b" if offset else "wb") as stream:
+            stream.seek(offset)
             stream.write(data)
 
     def publish(self, draft: str, target: str) -> None:
@@ -140,6 +141,10 @@ def _send(depot: Any, file: Path, target: str) -> None:
     import ray
 
     with file.open("rb") as stream:
-        ray.get(depot.write.remote(target, stream.read(CHUNK_BYTES)))
-        while chunk := stream.read(CHUNK_BYTES):
-            ray.get(depot.write.remote(target, chunk))
+        ray.get(depot.write.remote(target, stream.read(CHUNK_BYTES), 0))
+        while True:
+            offset = stream.tell()
+            chunk = stream.read(CHUNK_BYTES)
+            if not chunk:
+                return
+            ray.get(depot.write.remote(target, chunk, offset))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import pickle
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -172,10 +173,10 @@ def test_a_rung_travels_through_a_flat_result_and_back() -> None:
 
 
 def test_checkpoints_reach_the_run_folder_before_the_rung_or_the_row_and_the_screen_follows() -> None:
-    conductor, searcher, scheduler = begun()
+    conductor, _, scheduler = begun()
     drawn: list[int] = []
     conductor.store = SimpleNamespace(checkpoint=lambda trial, path: conductor.told.append(("kept", trial, str(path))))
-    callback = ConductedCallback(conductor, searcher, lambda: drawn.append(1))  # type: ignore[arg-type]
+    callback = ConductedCallback(conductor, scheduler, lambda: drawn.append(1))  # type: ignore[arg-type]
     trial = ray_trial()
     scheduler.on_trial_result(None, trial, packed(RUNG) | {"files": "here"})
     scheduler.on_trial_result(None, trial, {"complete": True, "columns": json.dumps(COLUMNS), "files": "there"})
@@ -194,8 +195,8 @@ def test_checkpoints_reach_the_run_folder_before_the_rung_or_the_row_and_the_scr
 
 
 def test_finding_the_front_has_a_fiftieth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    conductor, searcher, _ = begun()
-    callback, now = ConductedCallback(conductor, searcher, lambda: None), [100.0]
+    conductor, _, scheduler = begun()
+    callback, now = ConductedCallback(conductor, scheduler, lambda: None), [100.0]
     monkeypatch.setattr("search.driver.tune.time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def slow() -> None:
@@ -210,22 +211,24 @@ def test_finding_the_front_has_a_fiftieth_of_the_time(monkeypatch: pytest.Monkey
 
 
 def test_of_a_trial_that_ended_ray_keeps_next_to_nothing() -> None:
-    conductor, searcher, _ = begun()
+    conductor, _, scheduler = begun()
     trial = RayTrial("train_trial", stub=True)
     trial.update_last_result({"columns": json.dumps(COLUMNS), "rung": 3, "loss": 0.5})
     assert trial.run_metadata.metric_analysis
-    ConductedCallback(conductor, searcher, lambda: None).on_trial_complete(1, [], trial)
+    ConductedCallback(conductor, scheduler, lambda: None).on_trial_complete(1, [], trial)
     assert not trial.run_metadata.metric_analysis
     assert not trial.run_metadata.metric_n_steps
     assert trial.get_json_state() == ("{}", "{}")
 
 
 def test_rays_list_loses_what_ended_but_never_what_waits_or_the_last() -> None:
-    conductor, searcher, _ = begun()
-    trials: list[Any] = [SimpleNamespace(name=n, is_finished=lambda n=n: n in "acd") for n in "abcd"]
+    conductor, _, scheduler = begun()
+    trials: list[Any] = [
+        SimpleNamespace(name=n, trial_id=n, status="TERMINATED", is_finished=lambda n=n: n in "acd") for n in "abcd"
+    ]
     same = trials
     for _ in range(2):
-        ConductedCallback(conductor, searcher, lambda: None).on_step_end(1, trials)
+        ConductedCallback(conductor, scheduler, lambda: None).on_step_end(1, trials)
         assert [trial.name for trial in trials] == ["b", "d"]
     assert same is trials
 
@@ -234,7 +237,7 @@ def test_the_next_to_run_is_the_first_that_waits_without_a_look_at_what_ended() 
     _, _, scheduler = begun()
     states = {"t00012": "RUNNING", "t00013": "PAUSED", "t00015": "PENDING", "t00014": "PENDING"}
     live = [SimpleNamespace(status=state, config={"trial": name}) for name, state in states.items()]
-    controller = SimpleNamespace(get_live_trials=lambda: live)
+    controller = SimpleNamespace(get_live_trials=lambda: live, search_alg=None)
     chosen = []
     for _ in range(3):
         found = scheduler.choose_trial_to_run(controller)
@@ -242,6 +245,38 @@ def test_the_next_to_run_is_the_first_that_waits_without_a_look_at_what_ended() 
         found.status = "RUNNING"
     assert chosen == ["t00014", "t00015", "t00013"]
     assert scheduler.choose_trial_to_run(controller) is None
+
+
+@pytest.mark.parametrize("why", ["asked", "deadline"])
+def test_what_waits_for_room_when_none_may_begin_is_left_for_the_next_start(why: str) -> None:
+    conductor = Told([order()])
+    searcher = searcher_of(conductor, deadline=time.time() + 60)
+    searcher.suggest("ray1")
+    scheduler: Any = ConductedScheduler(conductor, searcher)  # type: ignore[arg-type]
+    stopped: list[Any] = []
+    waits = SimpleNamespace(trial_id="ray1", status="PENDING", config={"trial": "t00000"})
+    runs = SimpleNamespace(trial_id="ray2", status="RUNNING", config={"trial": "t00001"})
+    live = SimpleNamespace(get_live_trials=lambda: [waits, runs], search_alg=None, stop_trial=stopped.append)
+    assert scheduler.choose_trial_to_run(live) is waits
+    if why == "asked":
+        searcher.halt.ask("Ctrl-C")
+    else:
+        searcher.pool = Pool(1, 0, 2, time.time() - 1)
+    assert scheduler.choose_trial_to_run(live) is None
+    assert stopped == [waits]
+    searcher.on_trial_complete("ray1")
+    assert conductor.told == [("LEFT", "t00000")]
+
+
+def test_a_trial_that_ray_gave_up_without_a_word_is_told_once() -> None:
+    conductor, searcher, scheduler = begun()
+    trial = SimpleNamespace(trial_id="ray1", status="ERROR", config={"trial": "t00000"}, is_finished=lambda: True)
+    controller = SimpleNamespace(get_live_trials=lambda: [], search_alg=searcher)
+    scheduler.choose_trial_to_run(controller)
+    callback = ConductedCallback(conductor, scheduler, lambda: None)  # type: ignore[arg-type]
+    for _ in range(2):
+        callback.on_step_end(1, [trial])
+    assert [what for what, *_ in conductor.told] == ["FAIL"]
 
 
 def test_a_trial_that_ended_before_its_worker_died_is_not_run_again() -> None:

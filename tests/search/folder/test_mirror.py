@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -151,6 +152,91 @@ def test_a_driver_whose_lock_was_taken_over_is_told(url: str) -> None:
     lock.release()
     assert "taken over by process 7 on elsewhere" in told[0]
     assert owner(note)["token"] == "other"
+
+
+def cut_after(calls: int, get_file: Callable[..., None]) -> Callable[..., None]:
+    """Return ``get_file`` as it is on a network that fails after so many files."""
+    left = [calls]
+
+    def cut(*given: object, **rest: object) -> None:
+        if not left[0]:
+            raise OSError("no route to host")
+        left[0] -= 1
+        get_file(*given, **rest)
+
+    return cut
+
+
+def test_a_pull_that_was_cut_short_deletes_nothing_and_is_done_again(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = {"checkpoints/t0/state": "x", "plans/a.json": "{}", "trials.jsonl": "1\n"}
+    with held_folder(url, never) as folder:
+        write(folder, trials_jsonl="1\n", checkpoints__t0__state="x", plans__a_json="{}")
+    monkeypatch.setenv("PAREDOWN_CACHE", str(tmp_path / "elsewhere"))
+    fs, _ = fsspec.core.url_to_fs(url)
+    for calls in range(1, 4):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(fs), "get_file", cut_after(calls, type(fs).get_file))
+            with pytest.raises(UserError, match=r"cannot be read \(no route"), held_folder(url, never):
+                pass
+        assert there(url) == whole
+    with held_folder(url, never) as folder:
+        assert (folder / "trials.jsonl").read_text() == "1\n"
+    assert there(url) == whole
+
+
+def test_a_driver_that_slept_through_anothers_whole_search_writes_nothing_over_it(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    note = note_of(url)
+    lock = ObjectLock(note, told.append)
+    lock.acquire()
+    heart = lock._heart
+    assert heart is not None
+    heart._stop.set()  # suspended, as far as another host can see
+    heart._thread.join()
+    mirror = Mirror(url, local_folder(url), lock.held)
+    mirror.pull()
+    write(mirror.folder, trials_jsonl="1\n")
+    note.write(json.dumps({"host": "elsewhere", "pid": 7, "token": "other", "beat": 1}))
+    note.fs.pipe_file(note.path.replace(".lock", "trials.jsonl"), b"1\n2\n")
+    for text in (json.dumps({"host": "elsewhere", "pid": 7, "token": "other", "beat": 2}), ""):
+        note.write(text)
+        assert mirror.push() == 0
+        mirror.close()
+        heart._stop.clear()
+        told.clear()
+        heart._run()
+        assert len(told) == 1
+    lock.release()
+    assert owner(note) == {}
+    assert there(url) == {"trials.jsonl": "1\n2\n"}
+
+
+def test_a_heart_outlives_every_error_of_the_store(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    note = note_of(url)
+    lock = ObjectLock(note, never)
+    lock.acquire()
+    with monkeypatch.context() as patch:
+        patch.setattr(note, "write", lambda text: (_ for _ in ()).throw(RuntimeError("no endpoint")))
+        threading.Event().wait(0.2)
+    before = owner(note)["beat"]
+    for _ in range(100):
+        if owner(note).get("beat", before) > before:
+            break
+        threading.Event().wait(0.02)
+    assert owner(note)["beat"] > before
+    lock.release()
+
+
+def test_a_number_that_is_another_process_by_now_does_not_hold_the_lock(url: str) -> None:
+    note = note_of(url)
+    note.write(json.dumps({"host": lock_module.platform.node(), "pid": os.getppid(), "token": "b", "beat": 1}))
+    lock = ObjectLock(note)
+    lock.acquire()
+    lock.release()
 
 
 def test_what_cannot_be_sent_is_said_and_sent_when_it_can(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
