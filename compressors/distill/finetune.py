@@ -18,6 +18,7 @@ from compressors.distill.precision import device_of
 from compressors.distill.schedule import WARMUP_RATIO
 from compressors.distill.together import agreed, is_first
 from compressors.distill.trainer import Budget, OnRung, Rung, TrainResult, named_parameters, train
+from compressors.distill.unit import Unit
 from spaces.plan import Distillation
 
 
@@ -37,7 +38,7 @@ def finetune(
     start: Path | None = None,
     checkpoint: Path | None = None,
 ) -> TrainResult:
-    """Train all of ``model`` on labelled ``data``, in place, with dropout.
+    """Train all of ``model`` on labelled ``data``, in place, with dropout; numbers to regress on may have any unit.
 
     With ``validation`` the model is scored after each epoch (averaged weights until the last), training stops after
     ``patience`` epochs without a better score, and the best weights are put in at the end. ``on_step(step, total)``
@@ -53,7 +54,10 @@ def finetune(
         averaging=validation is not None,
         seed=seed,
     )
-    best = KeepBest(validation, patience, checkpoint, resume=bool(start and start.exists())) if validation else None
+    unit, job = Unit.of(model, data), data.hash
+    data = data if unit is None else unit.standardised(data)
+    score = validation if unit is None or validation is None else _in_unit(unit, validation)
+    best = KeepBest(score, patience, checkpoint, resume=bool(start and start.exists())) if score else None
     objective = Objective(Distillation("labels"), data)
     chosen = named_parameters(model, None)
     with training(model, chosen.values(), dropout=True):
@@ -64,11 +68,21 @@ def finetune(
             on_step=on_step,
             start=start,
             checkpoint=checkpoint,
-            job={"learning_rate": learning_rate, "epochs": num_train_epochs, "seed": seed, "data": data.hash},
+            job={"learning_rate": learning_rate, "epochs": num_train_epochs, "seed": seed, "data": job},
         )
     if best:
         best.restore(model)
+    if unit is not None:
+        unit.put_in()
     return result
+
+
+def _in_unit(unit: Unit, score: Score) -> Score:
+    def scored(model: nn.Module) -> float:
+        with unit.put_in_meanwhile():
+            return score(model)
+
+    return scored
 
 
 class KeepBest:

@@ -130,6 +130,7 @@ def _targets(table: Table, kind: Kind, name: str) -> Targets:
     if kind.name == "multi-label-classification":
         flat = [item for value in values for item in (value if isinstance(value, list | tuple) else [value])]
         _refuse_nested(table, name, flat, "words")
+        _refuse_marks(table, name, values)
         return [_label_set(value) for value in values]
     _refuse_missing(table, name, values)
     _refuse_nested(table, name, values, "a word or a number")
@@ -137,6 +138,17 @@ def _targets(table: Table, kind: Kind, name: str) -> Targets:
     if kind.name == "regression":
         return [_number(value, table, name, row) for row, value in enumerate(values, start=1)]
     return [read(value) for value in values]
+
+
+def _refuse_marks(table: Table, name: str, values: Sequence[Any]) -> None:
+    """Raise UserError for rows of 0 and 1, one for each class: they do not say what the classes are called."""
+    lists = [value for value in values if isinstance(value, list | tuple)]
+    marks = all(item in (0, 1) and not isinstance(item, str) for value in lists for item in value)
+    if lists and marks and len(lists[0]) > 1 and len({len(value) for value in lists}) == 1:
+        raise UserError(
+            f"{table.name}: column {name!r} has rows of 0 and 1 like {list(lists[0])[:6]}; give each row the list of "
+            "its labels' names"
+        )
 
 
 def _number(value: Any, table: Table, name: str, row: int) -> float:

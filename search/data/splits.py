@@ -15,6 +15,9 @@ from spaces.errors import UserError
 FRACTION = 0.1
 MOST = 2000
 
+MOST_OVER = 1.5
+"""Rows that stay together may make a split this many times as large as asked for, not more."""
+
 BINS, BIN_ROWS = 10, 20
 """Numbers are split by quantiles: so many, with so many rows in each at least."""
 
@@ -30,14 +33,22 @@ def split_validation(train: Split, name: str) -> tuple[Split, Split]:
     """
     share = min(FRACTION, MOST / len(train))
     chosen: set[int] = set()
-    for groups in _strata(train).values():
+    strata = _strata(train)
+    for groups in strata.values():
         order = sorted(groups, key=lambda key: hashlib.sha256(key.encode()).digest())
         wanted, taken = share * sum(map(len, groups.values())), 0
         for key in order[:-1]:  # the last group stays, so that no class leaves train
             if taken >= wanted:
                 break
+            if taken + len(groups[key]) > max(1, MOST_OVER * wanted):
+                continue  # all questions on one long text, or a template that half of the rows have
             chosen.update(groups[key])
             taken += len(groups[key])
+    if not chosen:  # few texts with many rows each: the one with fewest
+        sizes = [
+            (len(rows), key, rows) for groups in strata.values() if len(groups) > 1 for key, rows in groups.items()
+        ]
+        chosen.update(min(sizes)[2] if sizes else ())
     if not chosen:
         raise UserError(
             f"{name}: {len(train)} rows are too few to split a validation set off; give task.data.validation"

@@ -60,6 +60,8 @@ def finetuned_folder(config: TeacherConfig, spec: TaskSpec, source: str, *, cach
     """Return where the teacher fine-tuned from ``source`` is kept; it exists once that was done."""
     assert config.finetune is not None, "the caller asked for fine-tuning"
     key = [FINETUNE, _source_hash(source), config.finetune.model_dump(), _spec_dict(spec), data_hash, TEACHER_SEED]
+    if spec.kind.name == "regression":
+        key.append("targets are standardised")
     return cache / "teachers" / short_hash(key)
 
 
@@ -84,6 +86,7 @@ def _finetune(
 
     assert config.finetune is not None, "the caller asked for fine-tuning"
     model, tokenizer = _load(source, config, spec, new_head=True)
+    _agree_on_padding(model, tokenizer)
     finetune(
         model.to(device_of()),
         train(tokenizer),
@@ -99,9 +102,11 @@ def _standard_copy(source: str, config: TeacherConfig, spec: TaskSpec, cache: Pa
     """Return a folder with the teacher as one safetensors file: what every other part reads."""
     folder = Path(source)
     model, tokenizer = _load(source, config, spec, new_head=False)
-    if (folder / "model.safetensors").exists() and (folder / "config.json").exists() and _as_loaded(folder, model):
+    padded = _agree_on_padding(model, tokenizer)
+    there = (folder / "model.safetensors").exists() and (folder / "config.json").exists()
+    if there and not padded and _as_loaded(folder, model):
         return folder
-    target = cache / "teachers" / short_hash([_source_hash(source), _spec_dict(spec)])
+    target = cache / "teachers" / short_hash([_source_hash(source), _spec_dict(spec), *(["padded"] if padded else [])])
     if not _is_whole(target):
         _save(model, tokenizer, target)
     return target
@@ -146,16 +151,24 @@ def _load(source: str, config: TeacherConfig, spec: TaskSpec, *, new_head: bool)
     if not new_head:
         _check_head(config.model, model, report, spec)
     refuse_two_stacks(signature_of(model))
-    _agree_on_padding(model, tokenizer)
     return model, tokenizer
 
 
-def _agree_on_padding(model: Any, tokenizer: Any) -> None:
-    """Give decoders a padding word, without which they do not find the last token of a text: the end of a text."""
-    if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if getattr(model.config, "pad_token_id", None) is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
+def _agree_on_padding(model: Any, tokenizer: Any) -> bool:
+    """Give model and tokenizer the same padding word, by which a decoder finds a text's last token; whether that did.
+
+    The tokenizer's, else the model's, else the end of a text.
+    """
+    told = getattr(model.config, "pad_token_id", None)
+    if tokenizer.pad_token_id is None:
+        named = None if told is None else tokenizer.convert_ids_to_tokens(told)
+        tokenizer.pad_token = named or tokenizer.eos_token
+    elif told == tokenizer.pad_token_id:
+        return False
+    if tokenizer.pad_token_id is None:
+        return False
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return True
 
 
 def reason(source: str, error: Exception) -> str:
@@ -178,6 +191,11 @@ def _check_head(name: str, model: Any, report: dict[str, Any], spec: TaskSpec) -
         )
     if spec.labels and model.config.num_labels != spec.num_labels:
         raise UserError(f"teacher.model: {name!r} has {model.config.num_labels} labels and the data {spec.num_labels}")
+    if spec.kind.name == "regression" and model.config.num_labels != 1:
+        raise UserError(
+            f"teacher.model: {name!r} has {model.config.num_labels} outputs, and regression is to one number; "
+            "give a model with one output or add teacher.finetune"
+        )
 
 
 def _save(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -14,12 +14,12 @@ from compressors.distill.targets import Targets, prepare_targets
 from compressors.signature import signature_of
 
 
-def bert(seed: int = 0, layers: int = 2, width: int = 16) -> BertForSequenceClassification:
-    """Return a random classifier of three classes, in evaluation mode."""
+def bert(seed: int = 0, layers: int = 2, width: int = 16, labels: int = 3) -> BertForSequenceClassification:
+    """Return a random classifier of three classes, in evaluation mode; or one with another number of outputs."""
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=50, hidden_size=width, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=32, num_labels=3, initializer_range=0.2,
+        max_position_embeddings=32, num_labels=labels, initializer_range=0.2,
     )  # fmt: skip
     return BertForSequenceClassification(config).eval()
 

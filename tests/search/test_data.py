@@ -265,6 +265,24 @@ def test_numbers_that_are_mostly_one_value_are_split_all_the_same() -> None:
     assert 10 <= len(validation) <= 11
 
 
+def test_rows_that_stay_together_do_not_swallow_the_training_data() -> None:
+    text = ["the same"] * 900 + [f"t{i}" for i in range(100)]
+    train, validation = split_validation(Split(text=text, labels=[float(i % 7) for i in range(1000)]), "train")
+    assert 5 <= len(validation) <= 100
+    assert "the same" in train.text
+    few = Split(text=["a"] * 10 + ["b"] * 6 + ["c"] * 8, labels=[float(i) for i in range(24)])
+    assert set(split_validation(few, "train")[1].text) == {"b"}
+
+
+def test_rows_of_marks_are_no_names_of_labels(tmp_path: Path) -> None:
+    rows = [{"text": f"t{i}", "label": [i % 2, 0, 1]} for i in range(20)]
+    file = save_memory(rows, tmp_path / "rows.jsonl")
+    task = {"kind": "multi-label-classification", "data": {"train": str(file)}, "metric": "macro_f1"}
+    task["columns"] = {"text": "text", "label": "label"}
+    with pytest.raises(UserError, match=r"'label' has rows of 0 and 1 like \[0, 0, 1\]; give each row the list"):
+        load_data(Task.model_validate(task))
+
+
 def test_the_rarest_label_of_rows_with_several_is_in_both_splits() -> None:
     labels = [[1, int(i % 2), int(i % 50 == 0)] for i in range(300)]
     train, validation = split_validation(Split(text=[f"t{i}" for i in range(300)], labels=labels), "train")

@@ -228,3 +228,29 @@ def test_words_cut_off_have_no_label(tokenizer: Any) -> None:
     )
     assert len(row_of(encoded)) == 16
     assert row_of(encoded).count(1) == 14
+
+
+def byte_level(text: list[str]) -> Any:
+    """A byte-level BPE tokenizer, as RoBERTa, GPT-2, ModernBERT and Qwen have one."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    made = ByteLevelBPETokenizer()
+    made.train_from_iterator(text * 20, vocab_size=400)
+    return PreTrainedTokenizerFast(tokenizer_object=made._tokenizer, model_max_length=64, pad_token="!")
+
+
+def test_given_words_have_the_tokens_of_the_running_text() -> None:
+    words = ["john", "lives", "in", "paris"]
+    tokenizer = byte_level([" ".join(words), "paris john in lives"])
+    encoded = spec("token-classification", "seqeval_f1", TAGS).encode(
+        tokenizer, Split(tokens=[words], labels=[[1, 0, 0, 3]])
+    )
+    assert encoded.input_ids[0].tolist() == tokenizer(" ".join(words))["input_ids"]
+    assert [label for label in row_of(encoded) if label != IGNORED] == [1, 0, 0, 3]
+
+
+def test_words_of_a_tokenizer_that_splits_at_spaces_are_left_as_they_are(tokenizer: Any) -> None:
+    words = ["john", "lives", "in"]
+    encoded = spec("token-classification", "seqeval_f1", TAGS).encode(tokenizer, Split(tokens=[words]))
+    assert encoded.input_ids[0].tolist() == tokenizer(" ".join(words))["input_ids"]

@@ -8,12 +8,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from search.config import Config
 from search.teacher.folder import folder_hash, link_folder
 from search.workspace import device_of, open_workspace
 from spaces.errors import UserError
+from tests.search.conftest import LABELS, WORDS
 
 Configure = Callable[..., Config]
 
@@ -131,3 +133,53 @@ def test_a_teacher_in_the_cache_is_made_again_when_a_file_of_it_is_damaged(confi
 def test_a_named_device_is_taken_as_it_is() -> None:
     assert device_of("cpu") == "cpu"
     assert device_of("auto") in ("cpu", "cuda")
+
+
+def decoder(folder: Path, pad_of_model: int | None, pad_of_tokenizer: str | None, outputs: int = 3) -> Path:
+    """A random GPT-2 that classifies words, whose config and tokenizer say each what fills up a text, or do not."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedTokenizerFast
+
+    words = ["<unk>", "<end>", "<fill>", *WORDS]
+    made = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=made, unk_token="<unk>", eos_token="<end>", pad_token=pad_of_tokenizer, model_max_length=24
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 24, "vocab_size": len(words)}
+    names = dict(enumerate(LABELS[:outputs]))
+    config = GPT2Config(**sizes, pad_token_id=pad_of_model, id2label=names, initializer_range=0.3)
+    GPT2ForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("model", "tokenizer", "agreed"),
+    [(2, None, 2), (None, None, 1), (None, "<fill>", 2), (2, "<fill>", 2), (1, "<fill>", 2)],
+)
+def test_a_decoder_and_its_tokenizer_fill_up_texts_with_the_same_word(
+    configure: Configure, tmp_path: Path, model: int | None, tokenizer: str | None, agreed: int
+) -> None:
+    from compressors.distill.evaluate import predict
+
+    folder = decoder(tmp_path / "gpt2", model, tokenizer)
+    workspace = open_workspace(configure(teacher={"model": str(folder)}))
+    teacher = workspace.teacher
+    assert (teacher.folder == folder) == ((model, tokenizer) == (2, "<fill>"))
+    assert (teacher.tokenizer.pad_token_id, teacher.model.config.pad_token_id) == (agreed, agreed)
+    rows = workspace.rows.validation.take(range(12))
+    assert rows.pad_id == agreed
+    together, alone = predict(teacher.model, rows, 12, autocast=False), predict(teacher.model, rows, 1, autocast=False)
+    assert np.allclose(together, alone, atol=1e-5)
+
+
+def test_a_teacher_with_two_outputs_is_none_for_numbers(configure: Configure, tmp_path: Path) -> None:
+    file = tmp_path / "numbers.csv"
+    file.write_text("text,label\n" + "\n".join(f"w{n % 40} w1,{n}" for n in range(60)) + "\n")
+    task = {"kind": "regression", "data": {"train": str(file)}, "metric": "pearson"}
+    folder = decoder(tmp_path / "gpt2", 2, "<fill>", outputs=2)
+    with pytest.raises(UserError, match="has 2 outputs, and regression is to one number"):
+        open_workspace(configure(teacher={"model": str(folder)}, task=task))
