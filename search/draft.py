@@ -15,13 +15,29 @@ from search.kinds import KINDS
 from spaces.errors import UserError
 
 NAMES: Mapping[str, tuple[str, ...]] = {
-    "text": ("text", "sentence", "sentence1", "question", "premise", "review", "content", "document", "query", "title"),
+    "text": (
+        "text",
+        "sentence",
+        "sentence1",
+        "question",
+        "premise",
+        "review",
+        "content",
+        "document",
+        "body",
+        "query",
+        "title",
+    ),
     "text_pair": ("text_pair", "sentence2", "hypothesis", "question2", "passage", "answer", "document2"),
     "label": ("label", "labels", "target", "class", "category", "intent", "score", "stars", "sentiment", "y"),
     "tokens": ("tokens", "words"),
-    "tags": ("tags", "ner_tags", "pos_tags", "slots"),
+    "tags": ("tags", "ner_tags", "ner", "pos_tags", "slots"),
 }
 """What columns are called elsewhere, likeliest first."""
+PAIRS = (("question", "sentence"), ("query", "document"), ("query", "passage"), ("question", "passage"))
+"""Names that stand for a pair where both are there, though each of them alone is a text."""
+LEAST_FOR_ANSWERS = 32
+"""Fewest tokens of a window of question answering."""
 ANSWERING = ("question", "context", "answers")
 """Columns of question answering, as in SQuAD."""
 INPUTS = ("text", "text_pair", "tokens", "question", "context")
@@ -60,6 +76,7 @@ def look(teacher: str, train: Path) -> Draft:
     files = {"train": str(train), **_others(train)}
     metric, said = _metric(table, kind, columns)
     longest, middle = _lengths(teacher, table, columns)
+    longest = max(longest, LEAST_FOR_ANSWERS) if kind == "question-answering" else longest
     when = "already" if head else "first"
     needed = {"finetune": {"num_train_epochs": 2, "learning_rate": 1e-4}}
     return Draft(
@@ -85,19 +102,27 @@ def columns_of(table: Table, architecture: str = "") -> dict[str, str]:
     lower = {name.lower(): name for name in reversed(list(table.columns))}
     if set(ANSWERING) <= lower.keys():
         return {role: lower[role] for role in ANSWERING}
+    for first, second in PAIRS:
+        if {first, second} <= lower.keys() and "text" not in lower:
+            found = {"text": lower[first], "text_pair": lower[second]}
     for role, names in NAMES.items():
+        if role in found:
+            continue
         known = [lower[name] for name in names if name in lower and lower[name] not in found.values()]
         if known:
             found[role] = known[0]
+    if "tokens" in found and "label" in found and any(isinstance(v, list) for v in table.columns[found["label"]]):
+        found["tags"] = found.pop("label")
     if {"tokens", "tags"} <= found.keys():
         return {role: found[role] for role in ("tokens", "tags")}
     rest = [name for name in table.columns if name not in found.values()]
     if "label" not in found and not _language_kind(architecture):
         labels = [name for name in rest if _is_label(table.columns[name])]
-        if not labels:
+        if not labels and not (architecture.endswith("Model") and len(table.columns) == 1):
             raise _untold(table, "label")
-        found["label"] = labels[0]
-        rest.remove(labels[0])
+        for name in labels[:1]:
+            found["label"] = name
+            rest.remove(name)
     if "text" not in found:
         if not rest:
             raise _untold(table, "text")
@@ -116,7 +141,7 @@ def kind_of(table: Table, columns: Mapping[str, str], architecture: str = "") ->
     if "tags" in columns or architecture.endswith("TokenClassification"):
         return "token-classification"
     if "label" not in columns:
-        return _language_kind(architecture)
+        return _language_kind(architecture) or "sentence-embedding"
     values = [value for value in table.columns[columns["label"]] if value not in (None, "")]
     if any(isinstance(value, list) for value in values) or any("|" in str(value) for value in values):
         return "multi-label-classification"
@@ -127,7 +152,7 @@ def kind_of(table: Table, columns: Mapping[str, str], architecture: str = "") ->
 
 
 def _language_kind(architecture: str) -> str:
-    """Return the kind of task of a language model, or an empty word for other models."""
+    """Return the kind of task of a language model, or an empty word for other models with a head."""
     if architecture.endswith("MaskedLM"):
         return "masked-lm"
     return "causal-lm" if architecture.endswith(("CausalLM", "LMHeadModel")) else ""

@@ -35,6 +35,13 @@ FEW = ["a", "b"] * 10
             {"text": "premise", "text_pair": "hypothesis", "label": "label"},
         ),
         ({"tokens": [["a"]] * 20, "ner_tags": [["O"]] * 20}, {"tokens": "tokens", "tags": "ner_tags"}),
+        ({"words": [["a"]] * 20, "ner": [["O"]] * 20}, {"tokens": "words", "tags": "ner"}),
+        ({"tokens": [["a"]] * 20, "labels": [["O"]] * 20}, {"tokens": "tokens", "tags": "labels"}),
+        (
+            {"question": TEXTS, "sentence": TEXTS, "label": FEW},
+            {"text": "question", "text_pair": "sentence", "label": "label"},
+        ),
+        ({"title": TEXTS, "body": TEXTS, "category": FEW}, {"text": "body", "label": "category"}),
     ],
 )
 def test_columns_are_told_by_their_names_or_by_what_stands_in_them(
@@ -70,6 +77,8 @@ def test_the_kind_is_told_by_labels_columns_and_teacher(
 
 def test_rows_of_text_alone_are_for_language_models_and_answers_for_question_answering() -> None:
     rows = table(text=TEXTS)
+    assert columns_of(rows, "BertModel") == {"text": "text"}
+    assert kind_of(rows, {"text": "text"}, "BertModel") == "sentence-embedding"
     assert columns_of(rows, "BertForMaskedLM") == {"text": "text"}
     assert kind_of(rows, {"text": "text"}, "BertForMaskedLM") == "masked-lm"
     assert kind_of(rows, {"text": "text"}, "GPT2LMHeadModel") == "causal-lm"
