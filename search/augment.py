@@ -49,7 +49,7 @@ def augment(config: Config, data: TaskData, file: Path, *, copies: int, share: f
     for copy in range(copies):
         for row in reworded(data.train, reworder, share, copy):
             made += 1
-            key = row.row_keys()[0]
+            key = next(row.row_keys())
             if key not in known:
                 known.add(key)
                 lines.append(json.dumps(columns_of(row, config), ensure_ascii=False))

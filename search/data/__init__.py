@@ -8,7 +8,7 @@ from typing import Any
 
 from search.config.models import Task
 from search.data.columns import read_rows, renamed, unused_names
-from search.data.labels import in_order, label_names, to_split
+from search.data.labels import in_order, label_names, output_names, to_split
 from search.data.lines import Lines
 from search.data.read import Table, read_files, read_hub, read_memory, save_memory
 from search.data.splits import overlaps, shared_contexts, split_validation
@@ -66,7 +66,8 @@ def _assemble(
         name: read_rows(table, kind, task.columns) for name, table in tables.items() if not _withheld(name, table, task)
     }
     rows = {name: renamed(split, task.labels) for name, split in written.items()}
-    labels, warnings = label_names(kind, rows["train"], [r for name, r in rows.items() if name != "train"])
+    others = [r for name, r in rows.items() if name != "train"]
+    labels, warnings = label_names(kind, rows["train"], others, () if order is None else output_names(order))
     labels = in_order(labels, order)
     splits = {name: to_split(r, kind, labels) for name, r in rows.items()}
     if "validation" not in splits:
@@ -75,12 +76,22 @@ def _assemble(
     if unlabelled is not None:
         transfer = read_rows(unlabelled, kind, task.columns, labelled=False)
         rows["transfer"], splits["transfer"] = transfer, to_split(transfer, kind, labels)
-    others = {name: split for name, split in splits.items() if name in ("validation", "test")}
-    compare = shared_contexts if kind.target == "answers" else overlaps
-    warnings += compare(splits["train"], others)
+    warnings += _shared(kind, splits)
     warnings += unused_names(written.values(), task.labels)
     warnings += [f"{name}: {r.empty_texts} rows have no text" for name, r in rows.items() if r.empty_texts]
     return _task_data(kind, splits, labels, warnings)
+
+
+def _shared(kind: Kind, splits: Mapping[str, Split]) -> list[str]:
+    """Return warnings for what stands in two splits: a score on it says less than it seems to."""
+    scored = {name: split for name, split in splits.items() if name in ("validation", "test")}
+    compare = shared_contexts if kind.target == "answers" else overlaps
+    found = compare(splits["train"], scored)
+    if "test" in scored:
+        found += overlaps(splits["validation"], {"test": scored["test"]}, "validation")
+    if "transfer" in splits and kind.target != "answers":
+        found += overlaps(splits["transfer"], scored, "the transfer data")
+    return found
 
 
 def _task_data(kind: Kind, splits: Mapping[str, Split], labels: tuple[str, ...], warnings: list[str]) -> TaskData:

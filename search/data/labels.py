@@ -15,11 +15,14 @@ MANY = 50
 """Above this many classes, a class for every second row looks like numbers or free text."""
 
 
-def label_names(kind: Kind, train: Rows, others: Sequence[Rows]) -> tuple[tuple[str, ...], list[str]]:
+def label_names(
+    kind: Kind, train: Rows, others: Sequence[Rows], known: Sequence[str] = ()
+) -> tuple[tuple[str, ...], list[str]]:
     """Return the label names in the order of their numbers, and warnings.
 
-    Classes come from train alone: one that only others have can never be predicted, and raises UserError. Tags that
-    only others have are kept with a warning, since single rare tags are common there.
+    Classes come from train alone: one that only others have can never be predicted, and raises UserError, unless it is
+    ``known`` to a teacher that is trained already. Tags that only others have are kept with a warning, since single
+    rare tags are common there.
     """
     if not kind.names:
         if kind.name == "regression":
@@ -34,7 +37,7 @@ def label_names(kind: Kind, train: Rows, others: Sequence[Rows]) -> tuple[tuple[
         return _sorted_tags({*names, *extra}), warnings
     _refuse_odd(kind, train, names)
     for rows in others:
-        _refuse_unseen(rows, set(names))
+        _refuse_unseen(rows, {*names, *known})
     return _sorted(names), []
 
 

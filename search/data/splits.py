@@ -57,13 +57,16 @@ def split_validation(train: Split, name: str) -> tuple[Split, Split]:
     return train.take(kept), train.take(sorted(chosen))
 
 
-def overlaps(train: Split, others: Mapping[str, Split]) -> list[str]:
-    """Return a warning for each split that repeats inputs of train."""
-    known = set(train.row_keys())
-    counts = {name: sum(key in known for key in split.row_keys()) for name, split in others.items()}
-    return [
-        f"{count} of {len(others[name])} {name} rows also stand in train" for name, count in counts.items() if count
-    ]
+def overlaps(source: Split, others: Mapping[str, Split], name: str = "train") -> list[str]:
+    """Return a warning for each of the ``others`` that repeats inputs of ``source``, which is called ``name``.
+
+    Of ``source``, which may be of any size, only what the others have is kept.
+    """
+    keys = {other: list(split.row_keys()) for other, split in others.items()}
+    wanted = {key for found in keys.values() for key in found}
+    known = {key for key in source.row_keys() if key in wanted}
+    counts = {other: sum(key in known for key in found) for other, found in keys.items()}
+    return [f"{count} of {len(keys[o])} {o} rows also stand in {name}" for o, count in counts.items() if count]
 
 
 def shared_contexts(train: Split, others: Mapping[str, Split]) -> list[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, TypeAlias
 
 Answers: TypeAlias = dict[str, list[Any]]
@@ -49,13 +50,14 @@ class Split:
         """Return a text per row that is equal for rows from one source: the context of questions, else the input."""
         if self.text_pair is not None and self.labels and isinstance(self.labels[0], dict):
             return [context.strip().casefold() for context in self.text_pair]
-        return self.row_keys()
+        return list(self.row_keys())
 
-    def row_keys(self) -> list[str]:
-        """Return a text per row that is equal for rows with equal inputs, whatever their case and outer spaces."""
-        pairs = self.text_pair or [""] * len(self)
-        firsts = (" ".join(row) if isinstance(row, list) else row for row in self.inputs)
-        return [f"{a.strip()}\x1f{b.strip()}".casefold() for a, b in zip(firsts, pairs, strict=True)]
+    def row_keys(self) -> Iterator[str]:
+        """Yield a text per row that is equal for rows with equal inputs, whatever their case and outer spaces."""
+        pairs = self.text_pair if self.text_pair is not None else repeat("")
+        for row, pair in zip(self.inputs, pairs, strict=False):
+            first = " ".join(row) if isinstance(row, list) else row
+            yield f"{first.strip()}\x1f{pair.strip()}".casefold()
 
     def content_hash(self, labels: Sequence[str]) -> str:
         """Return the sha256 of the rows in order, with the label names that the numbers stand for."""

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.config import Task, config_from
-from search.data import Split, TaskData, data_from, load_data, load_split, save_memory
+from search.data import Split, TaskData, _assemble, data_from, load_data, load_split, save_memory
+from search.data.read import read_memory
 from search.data.splits import split_validation
 from spaces.errors import UserError
 
@@ -186,6 +187,24 @@ def test_pairs_need_their_second_column() -> None:
 def test_rows_that_stand_in_two_splits_are_counted() -> None:
     data = data_from(task(), train=ROWS, validation=[{"text": " THING number 3", "label": "good"}, *ROWS[:1]])
     assert "2 of 2 validation rows also stand in train" in data.warnings
+
+
+def test_rows_of_validation_in_test_or_in_transfer_text_are_counted_too() -> None:
+    held = [{"text": f"held {n}", "label": ("good", "bad")[n % 2]} for n in range(6)]
+    data = data_from(task(), train=ROWS, validation=held[:4], test=held[3:], transfer=["new", "HELD 0", "held 0"])
+    assert "1 of 3 test rows also stand in validation" in data.warnings
+    assert "1 of 4 validation rows also stand in the transfer data" in data.warnings
+    assert not any("train" in warning for warning in data.warnings)
+
+
+def test_a_label_that_train_lacks_is_let_in_where_the_teacher_knows_it() -> None:
+    rows = [{"text": f"t{n}", "label": ("good", "bad")[n % 2]} for n in range(8)]
+    written = {"train": read_memory(rows, "train"), "validation": read_memory([{"text": "x", "label": "so"}], "v")}
+    data = _assemble(task(), written, None, ("so", "good", "bad"))
+    assert data.labels == ("so", "good", "bad")
+    assert data.validation.labels == [0]
+    with pytest.raises(UserError, match="'so', which no row of the training data has"):
+        _assemble(task(), written, None)
 
 
 def test_transfer_text_is_one_line_each_or_a_column(tmp_path: Path) -> None:
