@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 TARGET_BYTES = 4_000_000_000
 """Disk that one teacher's cached outputs on one data set may take; beyond it the teacher runs live in the step."""
 
+FEW_CUT = 0.01
+"""From this share of rows on it is said that texts are cut."""
+
 
 @dataclass(frozen=True)
 class TrialData:
@@ -56,6 +59,19 @@ class TrialData:
         if rows.problem != "embedding":
             return rows
         return with_teacher(rows, self.teacher_outputs(rows, autocast=False))
+
+    def cut(self) -> list[str]:
+        """Return a warning for training and validation rows of which more than a few are cut at ``task.max_length``."""
+        if self.spec.kind.long != "cut":
+            return []
+        unread = "read nor scored" if self.spec.kind.target == "tags" else "read"
+        found = []
+        for name, rows in (("train", self.train), ("validation", self.validation)):
+            full = sum(len(ids) >= self.spec.max_length for ids in rows.input_ids)
+            if full > FEW_CUT * len(rows):
+                length = f"task.max_length, {self.spec.max_length} tokens"
+                found.append(f"{full} of {len(rows)} {name} rows fill {length}; what they have more is not {unread}")
+        return found
 
     @property
     def factors(self) -> Factors:

@@ -80,7 +80,7 @@ def facts_of(work: WorkSpec, threads: int, progress: Any) -> dict[str, Any]:
         "data": data_facts(workspace),
         "chance": chance,
         "labels": list(workspace.spec.labels),
-        "warnings": [*workspace.data.warnings, *([doubt + advice] if doubt else [])],
+        "warnings": [*workspace.data.warnings, *workspace.rows.cut(), *([doubt + advice] if doubt else [])],
         "versions": versions(),
         "host": host_facts(workspace),
     }

@@ -33,6 +33,15 @@ def test_data_that_changed_since_the_run_began_are_refused(
         refuse_changed_data(config, known, teacher)
 
 
+def test_rows_that_are_cut_are_told_of(configure: Configure) -> None:
+    assert open_workspace(configure()).rows.cut() == []
+    rows = open_workspace(configure("task.max_length=8")).rows
+    full = [sum(len(ids) == 8 for ids in split.input_ids) for split in (rows.train, rows.validation)]
+    train, validation = rows.cut()
+    assert train == f"{full[0]} of 400 train rows fill task.max_length, 8 tokens; what they have more is not read"
+    assert validation.startswith(f"{full[1]} of 90 validation rows")
+
+
 def test_a_teacher_no_better_than_chance_is_warned_of(
     configure: Configure, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
