@@ -16,6 +16,7 @@ from search.teacher.folder import HASH_FILE, check_tokenizer, folder_hash, hash_
 from search.teacher.model import Progress, Teacher, silent
 from spaces.canonical import short_hash
 from spaces.errors import UserError
+from spaces.reading import read_mapping
 from spaces.signature import read_signature
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def make_teacher(
     ``finetune`` the model must have a head for the task's labels; raises UserError where it does not.
     """
     source = resolve(config.model)
+    if spec.kind.name == "sentence-embedding":
+        _refuse_pooling(source, config.model)
     if config.finetune is None:
         folder = _standard_copy(source, config, spec, cache)
     else:
@@ -54,6 +57,18 @@ def make_teacher(
         if not _is_whole(folder):
             _finetune(source, folder, config, spec, train, progress)
     return Teacher(folder, folder_hash(folder), spec.kind.auto_class, cache, config.trust_remote_code)
+
+
+def _refuse_pooling(source: str, name: str) -> None:
+    """Raise UserError for an encoder whose embedding is no mean over tokens, as sentence-transformers has it."""
+    file = Path(source) / "1_Pooling" / "config.json"
+    if not file.is_file():
+        return
+    chosen = [key for key, value in read_mapping(file).items() if key.startswith("pooling_mode") and value is True]
+    if chosen and chosen != ["pooling_mode_mean_tokens"]:
+        raise UserError(
+            f"teacher.model: {name!r} makes its embedding by {chosen[0]} ({file}); students learn the mean over tokens"
+        )
 
 
 def finetuned_folder(config: TeacherConfig, spec: TaskSpec, source: str, *, cache: Path, data_hash: str) -> Path:

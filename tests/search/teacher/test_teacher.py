@@ -183,3 +183,19 @@ def test_a_teacher_with_two_outputs_is_none_for_numbers(configure: Configure, tm
     folder = decoder(tmp_path / "gpt2", 2, "<fill>", outputs=2)
     with pytest.raises(UserError, match="has 2 outputs, and regression is to one number"):
         open_workspace(configure(teacher={"model": str(folder)}, task=task))
+
+
+def test_an_encoder_with_another_pooling_is_refused(configure: Configure, backbone: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(backbone, tmp_path / "encoder")
+    (folder / "1_Pooling").mkdir()
+    file = tmp_path / "texts.csv"
+    file.write_text("text\n" + "\n".join(f"w{n % 40} w1" for n in range(60)) + "\n")
+    task = {"kind": "sentence-embedding", "data": {"train": str(file)}, "metric": "cosine"}
+    config = configure(teacher={"model": str(folder)}, task=task)
+    for mode, refused in (("mean_tokens", False), ("cls_token", True)):
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{mode}": True, "dim": 32}))
+        if refused:
+            with pytest.raises(UserError, match=r"by pooling_mode_cls_token .* students learn the mean"):
+                open_workspace(config)
+        else:
+            open_workspace(config)
