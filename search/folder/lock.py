@@ -12,6 +12,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 from uuid import uuid4
@@ -80,13 +81,11 @@ class Heart:
 
     def _run(self) -> None:
         while not self._stop.wait(BEAT_S):
-            try:
+            with suppress(Exception):  # a store that does not answer now, in whatever words, may do so at the next beat
                 if not self.is_ours():
                     self.on_lost(f"{self.note.where} was taken over by {described(owner(self.note))}")
                     return
                 self.beat()
-            except Exception:  # a store that does not answer now, in whatever words, may do so at the next beat
-                continue
 
 
 def owner(note: Note) -> dict[str, Any]:
