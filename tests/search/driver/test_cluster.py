@@ -135,6 +135,13 @@ def test_a_claim_is_given_to_another_when_its_worker_was_not_heard_of(monkeypatc
     assert depot.claim("k", "second")
 
 
+def test_a_chunk_that_is_sent_again_changes_nothing(tmp_path: Path) -> None:
+    depot, file = Depot(), tmp_path / "draft" / "weights"
+    for chunk, offset in ((b"first", 0), (b"first", 0), (b"second", 5), (b"second", 5)):
+        depot.write(str(file), chunk, offset)
+    assert file.read_bytes() == b"firstsecond"
+
+
 def test_inputs_reach_a_node_by_the_paths_in_the_config(depot: Inline, configure: Configure, tmp_path: Path) -> None:
     config = configure()
     here = with_inputs_here(config, depot, tmp_path / "inputs")
