@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -77,18 +78,27 @@ def hash_of(folder: Path) -> str:
 
 
 def link_folder(source: Path, target: Path) -> None:
-    """Put the files of ``source`` into a new folder ``target`` in one step, as hard links where the disk allows."""
+    """Put the files of ``source`` into a new folder ``target`` in one step, weights as hard links where that is allowed.
+
+    The rest is small and copied: damage to a run's tokenizer must not reach the cache, whose hash is of the weights.
+    """
     if target.exists():
         return
     draft = target.with_name(f".{target.name}.{uuid4().hex}")
     draft.mkdir(parents=True)
     for file in sorted(source.iterdir()):
         if file.is_file():
-            try:
-                os.link(file, draft / file.name)
-            except OSError:  # another disk, or one without links
-                shutil.copy2(file, draft / file.name)
+            _put(file, draft / file.name, link=file.suffix == ".safetensors")
     draft.replace(target)
+
+
+def _put(file: Path, target: Path, *, link: bool) -> None:
+    """Link a file where that is asked for and the disk allows it, else copy it."""
+    if link:
+        with suppress(OSError):  # another disk, or one without links
+            os.link(file, target)
+            return
+    shutil.copy2(file, target)
 
 
 def check_tokenizer(tokenizer: Any, where: str, words: int) -> None:

@@ -94,6 +94,18 @@ def test_a_folder_is_linked_whole_and_only_once(tmp_path: Path) -> None:
     assert [f.name for f in target.parent.iterdir()] == ["teacher"]
 
 
+def test_damage_to_a_runs_small_files_does_not_reach_the_cache(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "teacher"
+    source.mkdir()
+    for name in ("model.safetensors", "tokenizer_config.json", ".hash"):
+        (source / name).write_text("whole")
+    link_folder(source, target)
+    assert (target / "model.safetensors").samefile(source / "model.safetensors")
+    for name in ("tokenizer_config.json", ".hash"):
+        (target / name).write_bytes(b"\x86garbage")
+        assert (source / name).read_text() == "whole"
+
+
 def test_a_folder_is_copied_where_the_disk_has_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(source: object, target: object) -> None:
         raise OSError("no links here")
