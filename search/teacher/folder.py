@@ -78,7 +78,7 @@ def hash_of(folder: Path) -> str:
 
 
 def link_folder(source: Path, target: Path) -> None:
-    """Put the files of ``source`` into a new folder ``target`` in one step, weights as hard links where that is allowed.
+    """Put the files of ``source`` into a new folder ``target`` in one step, weights as hard links where that works.
 
     The rest is small and copied: damage to a run's tokenizer must not reach the cache, whose hash is of the weights.
     """
