@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from compressors.calibration import Calibration
 
-FORMULAS = 1
+FORMULAS = 2
 """Part of every cache key; to be raised when a closed form changes."""
 
 Kept = tuple[Tensor | None, Tensor | None]

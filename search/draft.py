@@ -12,6 +12,7 @@ from typing import Any
 from search.backbone import resolve
 from search.data.read import Table, read_file
 from search.kinds import KINDS
+from search.tasks.encode import in_running_text
 from spaces.errors import UserError
 
 NAMES: Mapping[str, tuple[str, ...]] = {
@@ -215,7 +216,7 @@ def _lengths(teacher: str, table: Table, columns: Mapping[str, str]) -> tuple[in
     inputs = [table.columns[columns[role]][:LOOKED_AT] for role in INPUTS if role in columns]
     if "tokens" in columns:
         rows = [value.split() if isinstance(value, str) else list(value) for value in inputs[0]]
-        ids = tokenizer(rows, is_split_into_words=True)["input_ids"]
+        ids = tokenizer(in_running_text(tokenizer, rows), is_split_into_words=True)["input_ids"]
     else:
         ids = tokenizer(*([str(value or "") for value in values] for values in inputs))["input_ids"]
     lengths = sorted(len(row) for row in ids)

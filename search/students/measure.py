@@ -107,11 +107,9 @@ def _rows(
     from search.students.latency import columns
 
     def tokenizer(name: str) -> Any:
-        return (
-            teacher.tokenizer
-            if teacher is not None and name == "teacher"
-            else tokenizer_of(folders[name], students[name])
-        )
+        if teacher is not None and name == "teacher":
+            return teacher.tokenizer
+        return tokenizer_of(folders[name], students[name])
 
     models = {**({"teacher": teacher.model} if teacher is not None else {}), **students}
     device = "cpu" if runtime.startswith("onnx") else device_of(target.device)

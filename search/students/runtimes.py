@@ -46,7 +46,7 @@ def compiled(model: Any) -> Any:
     import torch
 
     ready: Any = torch.compile(copy.deepcopy(model), dynamic=False)
-    ids = torch.zeros(1, 8, dtype=torch.int64)
+    ids = torch.zeros(1, 8, dtype=torch.int64, device=next(model.parameters()).device)
     try:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

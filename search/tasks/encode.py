@@ -69,9 +69,7 @@ def encode_words(
     """Return rows of words as token ids; a word's tag stands at its first token, and words cut off have none."""
     from compressors.distill.batches import Encoded
 
-    space = space_between(tokenizer)
-    rows = [[*row[:1], *(space + word for word in row[1:])] for row in tokens]
-    batch = tokenizer(rows, is_split_into_words=True, **_options(tokenizer, max_length))
+    batch = tokenizer(in_running_text(tokenizer, tokens), is_split_into_words=True, **_options(tokenizer, max_length))
     aligned = None if labels is None else [_align(batch.word_ids(row), tags) for row, tags in enumerate(labels)]
     return Encoded(
         _arrays(batch["input_ids"]),
@@ -83,17 +81,17 @@ def encode_words(
     )
 
 
-def space_between(tokenizer: Any) -> str:
-    """Return what stands before every word but the first of a row, so that its tokens are those of the running text.
+def in_running_text(tokenizer: Any, tokens: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return rows of words whose tokens are those of the running text.
 
     Byte-level BPE has other tokens for a word inside of a text than at its beginning, and takes each given word for a
-    beginning; others split at spaces themselves.
+    beginning: there all but the first get the space before them. Other tokenizers split at spaces themselves.
     """
     running = tokenizer("on on", add_special_tokens=False)["input_ids"]
-    for space in ("", " "):
-        if tokenizer(["on", f"{space}on"], is_split_into_words=True, add_special_tokens=False)["input_ids"] == running:
-            return space
-    return ""
+    options = {"is_split_into_words": True, "add_special_tokens": False}
+    spaces = (space for space in ("", " ") if tokenizer(["on", f"{space}on"], **options)["input_ids"] == running)
+    space = next(spaces, "")
+    return [[*row[:1], *(space + word for word in row[1:])] for row in tokens]
 
 
 def _options(tokenizer: Any, max_length: int) -> dict[str, Any]:

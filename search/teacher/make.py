@@ -29,7 +29,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "voca
 TEACHER_SEED = 0
 """Searches with other seeds share their teacher."""
 
-FINETUNE = 1
+FINETUNE = 2
 """Goes up when fine-tuning changes, so that a teacher of an older version is not taken from the cache."""
 
 
@@ -75,8 +75,6 @@ def finetuned_folder(config: TeacherConfig, spec: TaskSpec, source: str, *, cach
     """Return where the teacher fine-tuned from ``source`` is kept; it exists once that was done."""
     assert config.finetune is not None, "the caller asked for fine-tuning"
     key = [FINETUNE, _source_hash(source), config.finetune.model_dump(), _spec_dict(spec), data_hash, TEACHER_SEED]
-    if spec.kind.name == "regression":
-        key.append("targets are standardised")
     return cache / "teachers" / short_hash(key)
 
 
@@ -172,14 +170,14 @@ def _load(source: str, config: TeacherConfig, spec: TaskSpec, *, new_head: bool)
 def _agree_on_padding(model: Any, tokenizer: Any) -> bool:
     """Give model and tokenizer the same padding word, by which a decoder finds a text's last token; whether that did.
 
-    The tokenizer's, else the model's, else the end of a text.
+    The model's, since its weights know places by it, else the tokenizer's, else the end of a text.
     """
     told = getattr(model.config, "pad_token_id", None)
-    if tokenizer.pad_token_id is None:
-        named = None if told is None else tokenizer.convert_ids_to_tokens(told)
-        tokenizer.pad_token = named or tokenizer.eos_token
-    elif told == tokenizer.pad_token_id:
+    if told is not None and told == tokenizer.pad_token_id:
         return False
+    known = told is not None and 0 <= told < len(tokenizer)
+    named = tokenizer.convert_ids_to_tokens(told) if known else None
+    tokenizer.pad_token = named or tokenizer.pad_token or tokenizer.eos_token
     if tokenizer.pad_token_id is None:
         return False
     model.config.pad_token_id = tokenizer.pad_token_id

@@ -170,7 +170,7 @@ def decoder(folder: Path, pad_of_model: int | None, pad_of_tokenizer: str | None
 
 @pytest.mark.parametrize(
     ("model", "tokenizer", "agreed"),
-    [(2, None, 2), (None, None, 1), (None, "<fill>", 2), (2, "<fill>", 2), (1, "<fill>", 2)],
+    [(2, None, 2), (None, None, 1), (None, "<fill>", 2), (2, "<fill>", 2), (1, "<fill>", 1), (-1, "<fill>", 2)],
 )
 def test_a_decoder_and_its_tokenizer_fill_up_texts_with_the_same_word(
     configure: Configure, tmp_path: Path, model: int | None, tokenizer: str | None, agreed: int
