@@ -1,11 +1,14 @@
 """One small search for every task: teacher, the best student near it, and half the encoder, in one table.
 
-    python benchmarks/tasks.py DATA [--only squad,stsb] [--runs runs/tasks] [--out benchmarks/results/tasks.jsonl]
+    python benchmarks/weights.py MODELS
+    python benchmarks/tasks.py DATA [--models MODELS] [--only squad,stsb] [--runs runs/tasks] [--out FILE]
 
 DATA holds a folder for each set of ``SETS``, with train, validation and test as csv or jsonl; sets that are not there
-are left out. Every cell is an ordinary config: ``paredown search``, then ``paredown plan --keep 0.5`` and ``paredown
-train --as-trial`` for half the encoder. Data sets are cut to the rows that stand here, chosen by the hash of a row. A
-search that was interrupted goes on, and cells that the output file holds are not run again.
+are left out, and so are models other than MiniLM without ``--models``. ``slots`` asks which slots a sentence has: the
+tags of its words as a set. A split that a set lacks is taken from the end of train. Every cell is an ordinary config:
+``paredown search``, then ``paredown plan --keep 0.5`` and ``paredown train --as-trial`` for half the encoder. Data sets
+are cut to the rows that stand here, chosen by the hash of a row. A search that was interrupted goes on, and cells that
+the output file holds are not run again.
 """
 
 from __future__ import annotations
@@ -18,8 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-POINT = 0.01
+POINT, PERPLEXITY = 0.01, 1.05
+"""A student is near its teacher within a point, or with a perplexity of at most 1.05 times the teacher's."""
 HALF = 0.5
+MINILM = "minilm"
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,28 @@ SETS = {
     "qnli": Cell("qnli_dev_resplit", "text-pair-classification", "accuracy", (3694, 355, 700), max_length=96),
     "snips": Cell("snips_slots", "token-classification", "seqeval_f1", (5000, 700, 700)),
     "wikiann": Cell("wikiann_en", "token-classification", "seqeval_f1", (6000, 700, 1000)),
-    "squad": Cell("squadshifts_new_wiki", "question-answering", "squad_f1", (1500, 150, 300), max_length=128, batch=16),
+    "squad": Cell(
+        "squadshifts_new_wiki",
+        "question-answering",
+        "squad_f1",
+        (3000, 240, 500),
+        max_length=192,
+        batch=16,
+        epochs=3,
+    ),
     "embedding": Cell("trec6", "sentence-embedding", "cosine", (4931, 521, 500), epochs=0),
+    "slots": Cell("snips_slots", "multi-label-classification", "f1", (5000, 700, 700)),
+    "words": Cell("imdb_unlabelled_sentences", "masked-lm", "perplexity", (20000, 500, 500), epochs=1),
+    "gte-embedding": Cell(
+        "trec6", "sentence-embedding", "cosine", (4931, 521, 500), model="gte-small", epochs=0, steps=100
+    ),
+    "gte-banking77": Cell(
+        "banking77", "text-classification", "accuracy", (8984, 1019, 1500), model="gte-small", epochs=3, steps=100
+    ),
+    "distilbert-wikiann": Cell(
+        "wikiann_en", "token-classification", "seqeval_f1", (6000, 700, 1000), model="distilbert", steps=100
+    ),
+    "mpnet-trec6": Cell("trec6", "text-classification", "accuracy", (4931, 521, 500), model="mpnet", steps=100),
 }
 """Cells by name."""
 
@@ -57,13 +83,14 @@ def main() -> None:
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
+    parser.add_argument("--models", type=Path)
     parser.add_argument("--only", default="")
     parser.add_argument("--runs", type=Path, default=Path("runs/tasks"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/tasks.jsonl"))
     arguments = parser.parse_args()
     rows = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
     for name, cell in missing(arguments, {row["name"] for row in rows}):
-        row = {"name": name, **run_cell(name, cell, arguments.data, arguments.runs.absolute())}
+        row = {"name": name, **run_cell(name, cell, arguments)}
         rows.append(row)
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         with arguments.out.open("a", encoding="utf-8") as stream:
@@ -75,19 +102,22 @@ def missing(arguments: argparse.Namespace, done: set[str]) -> Iterator[tuple[str
     """Yield the cells that are asked for, have data, and have no row yet."""
     only = arguments.only.split(",") if arguments.only else list(SETS)
     for name in only:
-        if name not in done and (arguments.data / SETS[name].folder).is_dir():
-            yield name, SETS[name]
+        cell = SETS[name]
+        if name not in done and (arguments.data / cell.folder).is_dir() and (cell.model == MINILM or arguments.models):
+            yield name, cell
 
 
-def run_cell(name: str, cell: Cell, data: Path, runs: Path) -> dict[str, Any]:
+def run_cell(name: str, cell: Cell, arguments: argparse.Namespace) -> dict[str, Any]:
     """Search, and train half the encoder; return the row of the table."""
     from search.config import config_from
     from search.driver.launch import run_search
     from search.students.oneshot import make_plan
     from search.students.train import train_recipe
 
-    folder = runs / name
-    config = config_from(values_of(cell, subset(cell, data, folder / "data"), folder / "run"))
+    folder = arguments.runs.absolute() / name
+    files = subset(cell, arguments.data, folder / "data")
+    model = cell.model if cell.model == MINILM else str((arguments.models / cell.model).absolute())
+    config = config_from(values_of(cell, model, files, folder / "run"))
     run = run_search(config)
     recipe = make_plan(
         config, keep=HALF, size_mb=None, method="lowrank", allocator="marginal", init="fisher-whitened"
@@ -96,9 +126,9 @@ def run_cell(name: str, cell: Cell, data: Path, runs: Path) -> dict[str, Any]:
     return {**facts_of(run, cell), "half": {key: half[key] for key in half if cell.metric in key or key == "size_mb"}}
 
 
-def values_of(cell: Cell, files: dict[str, str], folder: Path) -> dict[str, Any]:
+def values_of(cell: Cell, model: str, files: dict[str, str], folder: Path) -> dict[str, Any]:
     """Return the config of a cell as plain values."""
-    teacher: dict[str, Any] = {"model": cell.model}
+    teacher: dict[str, Any] = {"model": model}
     if cell.epochs:
         teacher["finetune"] = {"num_train_epochs": cell.epochs, "learning_rate": 1e-4}
     task = {"kind": cell.kind, "data": files, "metric": cell.metric, "max_length": cell.max_length}
@@ -114,24 +144,47 @@ def values_of(cell: Cell, files: dict[str, str], folder: Path) -> dict[str, Any]
 
 def subset(cell: Cell, data: Path, folder: Path) -> dict[str, str]:
     """Write the rows of a cell as jsonl and return the files by split; rows are chosen by their hash."""
-    from search.data.read import read_file, save_memory
+    from search.data.read import save_memory
 
-    files = {}
-    for split, most in zip(("train", "validation", "test"), cell.rows, strict=True):
-        source = next(file for file in sorted((data / cell.folder).iterdir()) if file.stem == split)
-        columns = read_file(source).columns
+    rows, files = rows_of(cell, data), {}
+    for split, most in zip(SPLITS, cell.rows, strict=True):
+        if split not in rows:
+            rows[split], rows["train"] = rows["train"][-most:], rows["train"][:-most]
+        folder.mkdir(parents=True, exist_ok=True)
+        files[split] = str(save_memory(rows[split][:most], folder / f"{split}.jsonl"))
+    return files
+
+
+def rows_of(cell: Cell, data: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each split that the set has, in the order of their hashes."""
+    from search.data.read import read_file
+
+    found = {}
+    for file in sorted((data / cell.folder).iterdir()):
+        if file.stem not in SPLITS:
+            continue
+        columns = read_file(file).columns
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         rows.sort(key=lambda row: hashlib.sha256(json.dumps(row).encode()).digest())
-        folder.mkdir(parents=True, exist_ok=True)
-        files[split] = str(save_memory(rows[:most], folder / f"{split}.jsonl"))
-    return files
+        if cell.kind == "multi-label-classification":
+            rows = [{"text": " ".join(row["tokens"]), "label": slots(row["tags"])} for row in rows]
+        found[file.stem] = rows
+    return found
+
+
+def slots(tags: list[str]) -> list[str]:
+    """Return the names in BIO tags, each once, sorted."""
+    return sorted({tag[2:] for tag in tags if tag.startswith("B-")})
 
 
 def facts_of(run: Any, cell: Cell) -> dict[str, Any]:
     """Return the teacher's value, and the smallest front point within a point of it, else the best one."""
     metric, teacher, front = cell.metric, run.teacher_values, run.front()
-    near = front[front[metric] >= teacher[metric] - POINT]
-    chosen = near.loc[near["size_mb"].idxmin()] if len(near) else front.loc[front[metric].idxmax()]
+    values, known = front[metric], teacher[metric]
+    least = metric == "perplexity"
+    near = front[values <= known * PERPLEXITY if least else values >= known - POINT]
+    best = values.idxmin() if least else values.idxmax()
+    chosen = near.loc[near["size_mb"].idxmin()] if len(near) else front.loc[best]
     names = [metric, f"{metric}_se", f"test.{metric}", f"test.{metric}_se", "size_mb", "latency_ratio", "agreement"]
     return {
         "kind": cell.kind,
@@ -155,7 +208,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         metric, teacher, student, half = row["metric"], row["teacher"], row["student"], row["half"]
-        mark = "" if row["within_a_point"] else " (the best; none within a point)"
+        mark = "" if row["within_a_point"] else " (the best; none is near)"
         cells = [
             row["name"],
             row["kind"],

@@ -70,7 +70,7 @@ def evaluate(
         say_json(values)
         return
     rows, note, teacher = (values.pop(name, None) for name in ("rows", "note", "teacher"))
-    say(f"{values.pop('split', 'data')}: {short(rows)} rows; latency is wall clock, in one sitting")
+    say(f"{values.pop('split', 'data')}: {short(rows)} rows, 95 % interval; latency is wall clock, in one sitting")
     say_measured({"student": values, **({"teacher": teacher} if teacher else {})})
     if note:
         say(f"note: {note}")

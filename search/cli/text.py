@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-BESIDE = ("_se", "_p10", "_p90")
+BESIDE = ("_se", "_low", "_high", "_p10", "_p90")
 """How columns end that stand beside another one."""
 NAMES = {
     "latency_ratio": "latency / teacher's",
@@ -124,6 +124,9 @@ def _measured(name: str, values: Mapping[str, Any], metric: str) -> str:
     value = values.get(name)
     if value is None:
         return ""
+    if f"{name}_low" in values:
+        ends = (metric_value(metric or name, values[f"{name}_{end}"]) for end in ("low", "high"))
+        return f"{metric_value(metric or name, value)} ({' to '.join(ends)})"
     if f"{name}_se" in values:
         return f"{metric_value(metric or name, value)} ± {values[f'{name}_se']:.3f}"
     if f"{name}_p10" in values:

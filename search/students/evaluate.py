@@ -45,7 +45,7 @@ def evaluate_folder(folder: Path, data: Path | None = None) -> dict[str, Any]:
         encoded = with_teacher(encoded, predict(teacher.model, encoded, autocast=False))
     logits = predict(student, encoded, autocast=False)
     values: dict[str, Any] = {
-        **score_columns(spec.metric, spec.score(logits, encoded.truth)),
+        **judged(spec, logits, encoded.truth),
         "split": split,
         "rows": len(rows),
         "size_mb": weights_bytes(folder) / 1e6,
@@ -57,9 +57,15 @@ def evaluate_folder(folder: Path, data: Path | None = None) -> dict[str, Any]:
     compared, measured = meter_of(teacher.model, config.latency).against(student)
     values |= {"agreement": spec.agreement(logits, theirs, encoded.truth), **compared}
     size = (teacher.folder / "model.safetensors").stat().st_size / 1e6
-    score = score_columns(spec.metric, spec.score(theirs, encoded.truth))
-    values["teacher"] = {**score, "size_mb": size, **measured}
+    values["teacher"] = {**judged(spec, theirs, encoded.truth), "size_mb": size, **measured}
     return values | ({"note": "; ".join(notes)} if notes else {})
+
+
+def judged(spec: TaskSpec, logits: Any, truth: Any) -> dict[str, float]:
+    """Return the metric under its name, with its standard error and the ends of its 95 % interval."""
+    score = spec.score(logits, truth)
+    low, high = score.interval
+    return {**score_columns(spec.metric, score), f"{spec.metric}_low": low, f"{spec.metric}_high": high}
 
 
 def spec_of(task: Task, config: Any) -> TaskSpec:

@@ -1,7 +1,8 @@
-"""Metrics of a model's outputs with their standard errors, stored as fractions; perplexity as it is.
+"""Metrics of a model's outputs with standard errors and intervals, stored as fractions; perplexity as it is.
 
-Every metric here is a function of sums over rows, so that a bootstrap sample is a vector of row weights. Accuracy has
-the closed form sqrt(p (1 - p) / n); the others take the standard deviation of 200 samples with a fixed seed.
+Every metric here is a function of sums over rows, so that a bootstrap sample is a vector of row weights. Means over
+rows have their standard error in closed form, and shares of rows the interval of Wilson (1927), which is right near 0
+and 1 too; the others take the standard deviation and the percentiles of 200 samples with a fixed seed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ Formula: TypeAlias = Callable[[Array], float]
 
 RESAMPLES = 200
 
+TAILS = (0.025, 0.975)
+Z = 1.959964
+"""A 95 % interval, as quantiles and as standard errors of a normal variable."""
+
 LANGUAGE = ("masked-lm", "causal-lm")
 
 LARGEST_LOSS = 700.0
@@ -33,10 +38,14 @@ LARGEST_LOSS = 700.0
 
 @dataclass(frozen=True)
 class Score:
-    """A metric's value and standard error; ``per_example`` is there where the value is its mean, for paired tests."""
+    """A metric's value, standard error and 95 % ``interval``, (lower, upper).
+
+    ``per_example`` is there where the value is its mean, for paired tests.
+    """
 
     value: float
     se: float
+    interval: tuple[float, float]
     per_example: Floats | None = None
 
 
@@ -108,7 +117,7 @@ def _score_classes(metric: str, predicted: Array, true: Array, classes: int) -> 
     # resampling rows is the same as drawing the cells of the confusion matrix, at a fraction of the cost
     draws = np.random.default_rng(0).multinomial(len(true), cells / len(true), size=RESAMPLES)
     shape = (classes, classes)
-    return Score(formula(cells.reshape(shape)), _spread([formula(draw.reshape(shape)) for draw in draws]))
+    return _resampled(formula(cells.reshape(shape)), [formula(draw.reshape(shape)) for draw in draws])
 
 
 def _score_sets(metric: str, predicted: Array, true: Array) -> Score:
@@ -176,18 +185,29 @@ def _tag_rows(logits: Logits, labels: Sequence[Any]) -> list[tuple[Array, Array]
 def _mean(correct: Array) -> Score:
     """Return the mean of values by row with its standard error, sqrt(p (1 - p) / n) where each is 0 or 1."""
     values = correct.astype(float)
-    return Score(float(values.mean()), float(values.std() / np.sqrt(len(values))), values)
+    mean, se = float(values.mean()), float(values.std() / np.sqrt(len(values)))
+    if np.isin(values, (0.0, 1.0)).all():
+        return Score(mean, se, _wilson(mean, len(values)), values)
+    return Score(mean, se, _bootstrap(values[:, None], lambda sums: float(sums[0] / len(values))).interval, values)
+
+
+def _wilson(share: float, rows: int) -> tuple[float, float]:
+    """Return the interval of shares that such a ``share`` of so many rows is no surprise for (Wilson 1927)."""
+    centre, squared = share + Z**2 / (2 * rows), Z**2 / rows
+    half = Z * np.sqrt(share * (1 - share) / rows + squared / (4 * rows))
+    return max(float((centre - half) / (1 + squared)), 0.0), min(float((centre + half) / (1 + squared)), 1.0)
 
 
 def _bootstrap(rows: Floats, formula: Formula) -> Score:
     """Return ``formula`` of the sums over rows, with its spread over resampled rows."""
     rng, n = np.random.default_rng(0), len(rows)
     draws = (rng.multinomial(n, np.full(n, 1 / n)) for _ in range(RESAMPLES))
-    return Score(formula(rows.sum(0)), _spread([formula(np.tensordot(draw, rows, axes=1)) for draw in draws]))
+    return _resampled(formula(rows.sum(0)), [formula(np.tensordot(draw, rows, axes=1)) for draw in draws])
 
 
-def _spread(values: list[float]) -> float:
-    return float(np.std(values, ddof=1))
+def _resampled(value: float, samples: list[float]) -> Score:
+    low, high = np.quantile(samples, TAILS)
+    return Score(value, float(np.std(samples, ddof=1)), (min(float(low), value), max(float(high), value)))
 
 
 def _f1_of_counts(sums: Array) -> float:

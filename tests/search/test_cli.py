@@ -421,15 +421,16 @@ def test_what_was_measured_of_a_model_stands_beside_its_teacher(
 ) -> None:
     (tmp_path / "config.json").write_text("{}")
     latency = {"latency_ms": 5.0, "latency_ms_p10": 4.5, "latency_ms_p90": 6.0}
-    teacher = {"accuracy": 0.95, "accuracy_se": 0.01, "size_mb": 90.9}
-    values = {"accuracy": 0.9, "accuracy_se": 0.012, "split": "test", "rows": 1500, "params": 1234567, **latency}
+    teacher = {"accuracy": 0.95, "accuracy_se": 0.01, "accuracy_low": 0.93, "accuracy_high": 0.97, "size_mb": 90.9}
+    score = {"accuracy": 0.9, "accuracy_se": 0.012, "accuracy_low": 0.88, "accuracy_high": 0.92}
+    values = {**score, "split": "test", "rows": 1500, "params": 1234567, **latency}
     found = {**values, "latency_ratio": 0.4, "teacher": teacher, "note": "the test data changed"}
     fake(monkeypatch, "search.students.evaluate", evaluate_folder=lambda folder, data=None: dict(found))
     lines = cli("evaluate", tmp_path)[1].splitlines()
     assert lines[0].startswith("test: 1,500 rows")
     assert lines[1].split() == ["student", "teacher"]
-    assert lines[2].split() == ["accuracy", "0.900", "±", "0.012", "0.950", "±", "0.010"]
-    assert "latency (ms)         5.00 (4.50 to 6.00)" in "\n".join(lines)
+    assert lines[2].split() == ["accuracy", "0.900", "(0.880", "to", "0.920)", "0.950", "(0.930", "to", "0.970)"]
+    assert any(line.split() == ["latency", "(ms)", "5.00", "(4.50", "to", "6.00)"] for line in lines)
     assert lines[-1] == "note: the test data changed"
     converted = {"file": "m.onnx", "size_mb": 3.0, "max_difference": 1e-7, "latency_ratio": 0.5}
     fake(monkeypatch, "search.students.convert", convert=lambda folder, to, int8: dict(converted))

@@ -111,6 +111,38 @@ def test_bootstrap_errors_shrink_with_the_root_of_the_rows(metric: str) -> None:
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.35)
 
 
+@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+@settings(deadline=None)
+def test_the_interval_of_a_share_is_wilsons(counts: tuple[int, int]) -> None:
+    hits, rows = counts
+    low, high = spec().score(one_hot([0] * rows, 2), [0] * hits + [1] * (rows - hits)).interval
+    known = stats.binomtest(hits, rows).proportion_ci(0.95, "wilson")
+    assert (low, high) == pytest.approx((known.low, known.high), abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "matthews"])
+def test_intervals_of_other_metrics_hold_the_truth_about_19_times_of_20(metric: str) -> None:
+    rng, task = np.random.default_rng(1), spec(metric=metric)
+    true = rng.integers(0, 2, 200_000)
+    predicted = np.where(rng.random(len(true)) < 0.8, true, 1 - true)
+    truth = task.score(one_hot(predicted, 2), true).value
+    held = 0
+    for start in range(0, 300 * 200, 200):
+        part = slice(start, start + 200)
+        low, high = task.score(one_hot(predicted[part], 2), true[part]).interval
+        held += low <= truth <= high
+    assert 0.9 <= held / 300 <= 0.98
+
+
+def test_the_interval_of_a_mean_that_is_no_share_lies_around_it() -> None:
+    rng = np.random.default_rng(0)
+    theirs = rng.normal(size=(300, 8))
+    found = spec("sentence-embedding", "cosine").score(theirs + rng.normal(size=(300, 8)), theirs)
+    low, high = found.interval
+    assert low < found.value < high
+    assert high - low == pytest.approx(2 * 1.96 * found.se, rel=0.2)
+
+
 def test_pearsons_error_is_near_its_known_value() -> None:
     rng = np.random.default_rng(2)
     x = rng.normal(size=2000)
