@@ -40,8 +40,8 @@ class Cell:
     columns: dict[str, str] = field(default_factory=dict)
     model: str = "minilm"
     epochs: float = 2.0
-    trials: int = 6
-    steps: int = 150
+    trials: int = 10
+    steps: int = 300
     batch: int = 32
 
 
@@ -61,20 +61,23 @@ SETS = {
         max_length=192,
         batch=16,
         epochs=3,
+        trials=6,
+        steps=150,
     ),
     "embedding": Cell("trec6", "sentence-embedding", "cosine", (4931, 521, 500), epochs=0),
     "slots": Cell("snips_slots", "multi-label-classification", "f1", (5000, 700, 700)),
-    "words": Cell("imdb_unlabelled_sentences", "masked-lm", "perplexity", (20000, 500, 500), epochs=1),
-    "gte-embedding": Cell(
-        "trec6", "sentence-embedding", "cosine", (4931, 521, 500), model="gte-small", epochs=0, steps=100
+    "words": Cell(
+        "imdb_unlabelled_sentences", "masked-lm", "perplexity", (20000, 500, 500), epochs=1, trials=6, steps=150
     ),
-    "gte-banking77": Cell(
-        "banking77", "text-classification", "accuracy", (8984, 1019, 1500), model="gte-small", epochs=3, steps=100
+    "gte-embedding": Cell(
+        "trec6", "sentence-embedding", "cosine", (4931, 521, 500), model="gte-small", epochs=0, trials=6, steps=100
     ),
     "distilbert-wikiann": Cell(
-        "wikiann_en", "token-classification", "seqeval_f1", (6000, 700, 1000), model="distilbert", steps=100
+        "wikiann_en", "token-classification", "seqeval_f1", (6000, 700, 1000), model="distilbert", trials=6, steps=100
     ),
-    "mpnet-trec6": Cell("trec6", "text-classification", "accuracy", (4931, 521, 500), model="mpnet", steps=100),
+    "mpnet-trec6": Cell(
+        "trec6", "text-classification", "accuracy", (4931, 521, 500), model="mpnet", epochs=1, trials=6, steps=80
+    ),
 }
 """Cells by name."""
 
