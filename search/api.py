@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.config import Config, config_from, load_config
-from search.kinds import KINDS
+from search.kinds import KINDS, MULTI_LABEL
 from search.quiet import quiet
 from spaces.errors import UserError
 
@@ -123,7 +123,10 @@ def _task(model: Any, given: Mapping[str, Any], data: Mapping[str, Any], task: M
 
     names = list(read_memory(given["train"], "train").columns)
     kind = task.get("kind") or _kind(getattr(model, "config", None), names)
-    columns = {name: name for name in KINDS[kind].columns if name in names} if kind in KINDS else {}
+    columns: dict[str, Any] = {n: n for n in KINDS[kind].columns if n in names} if kind in KINDS else {}
+    labels = list((getattr(getattr(model, "config", None), "id2label", None) or {}).values())
+    if kind == MULTI_LABEL and "label" not in columns and set(labels) <= set(names):
+        columns["label"] = labels
     return {"kind": kind, **task, **data, "columns": {**columns, **task.get("columns", {})}}
 
 
@@ -133,7 +136,7 @@ def _kind(config: Any, columns: Sequence[str]) -> str:
         return "token-classification"
     problem = getattr(config, "problem_type", None)
     if problem == "multi_label_classification":
-        return "multi-label-classification"
+        return MULTI_LABEL
     if problem == "regression" or getattr(config, "num_labels", None) == 1:
         return "regression"
     return "text-pair-classification" if "text_pair" in columns else "text-classification"

@@ -19,6 +19,10 @@ SEPARATOR = "|"
 """Between the labels of one row in a csv or tsv cell of multi-label classification."""
 
 
+MARKS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+"""What may stand, in any case, in the column of one label."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """The columns of a split as the user wrote them: labels are still words."""
@@ -29,6 +33,8 @@ class Rows:
     tokens: list[list[str]] | None = None
     targets: Targets | None = None
     empty_texts: int = 0
+    labels: tuple[str, ...] = ()
+    """Labels that are known though no row may have them: those with a column of their own."""
 
 
 def read_rows(table: Table, kind: Kind, columns: Columns, *, labelled: bool = True) -> Rows:
@@ -51,6 +57,9 @@ def read_rows(table: Table, kind: Kind, columns: Columns, *, labelled: bool = Tr
         given = _column(table, str(columns.answers), "answers")
         rows = enumerate(zip(given, pair or (), strict=True), start=1)
         targets = [answers(value, context, f"{table.name}: row {row}") for row, (value, context) in rows]
+    elif labelled and isinstance(columns.label, tuple):
+        targets = _marked(table, columns.label)
+        return Rows(table.name, text, pair, None, targets, empty, columns.label)
     elif labelled:
         targets = _targets(table, kind, str(columns.label))
     return Rows(table.name, text, pair, None, targets, empty)
@@ -62,14 +71,18 @@ def renamed(rows: Rows, names: Mapping[str, str]) -> Rows:
     def new(value: Any) -> Any:
         return [new(item) for item in value] if isinstance(value, list) else names.get(value, value)
 
-    return replace(rows, targets=new(rows.targets)) if names and rows.targets is not None else rows
+    if not names or rows.targets is None:
+        return rows
+    return replace(rows, targets=new(rows.targets), labels=tuple(dict.fromkeys(map(new, rows.labels))))
 
 
 def unused_names(splits: Iterable[Rows], names: Mapping[str, str]) -> list[str]:
     """Return a warning for each label or tag to which ``names`` gives a new name and that no row has."""
     if not names:
         return []
-    lists: Any = [target if isinstance(target, list) else [target] for rows in splits for target in rows.targets or ()]
+    lists: list[Any] = []
+    for rows in splits:
+        lists += [rows.labels, *(target if isinstance(target, list) else [target] for target in rows.targets or ())]
     known = {label for labels in lists for label in labels if isinstance(label, str)}
     return [
         f"task.labels: no row has {old!r}{did_you_mean(old, sorted(known))}, so that its new name is not used"
@@ -140,6 +153,28 @@ def _targets(table: Table, kind: Kind, name: str) -> Targets:
     return [read(value) for value in values]
 
 
+def _marked(table: Table, names: Sequence[str]) -> list[list[str]]:
+    """Return the labels of each row: the names of the columns that hold a 1."""
+    found: list[list[str]] = [[] for _ in range(len(table))]
+    for name in names:
+        for row, value in enumerate(_column(table, name, "label"), start=1):
+            mark = mark_of(value)
+            if mark is None:
+                said = "is empty" if value is None or value == "" else f"is {str(value)[:40]!r}"
+                rule = "each column of task.columns.label needs 0 or 1 in every row"
+                raise UserError(f"{table.name}: row {row}: column {name!r} {said}; {rule}")
+            if mark:
+                found[row - 1].append(name)
+    return found
+
+
+def mark_of(value: Any) -> bool | None:
+    """Return whether a cell says that its row has the label of its column; None for what says neither."""
+    if isinstance(value, bool | int | float):
+        return bool(value) if value in (0, 1) else None
+    return MARKS.get(str(value).strip().lower())
+
+
 def _refuse_marks(table: Table, name: str, values: Sequence[Any]) -> None:
     """Raise UserError for rows of 0 and 1, one for each class: they do not say what the classes are called."""
     lists = [value for value in values if isinstance(value, list | tuple)]
@@ -147,7 +182,7 @@ def _refuse_marks(table: Table, name: str, values: Sequence[Any]) -> None:
     if lists and marks and len(lists[0]) > 1 and len({len(value) for value in lists}) == 1:
         raise UserError(
             f"{table.name}: column {name!r} has rows of 0 and 1 like {list(lists[0])[:6]}; give each row the list of "
-            "its labels' names"
+            "its labels' names, or a column for each label"
         )
 
 

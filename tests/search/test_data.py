@@ -395,3 +395,54 @@ def test_a_new_name_for_a_label_that_no_row_has_is_warned_of() -> None:
     (said,) = [warning for warning in data.warnings if "task.labels" in warning]
     assert said == "task.labels: no row has 'goood' (did you mean 'good'?), so that its new name is not used"
     assert data.labels == ("good", "negative")
+
+
+MARKED = [
+    {"text": f"thing number {i}", "rude": i % 2, "sad": bool(i % 3 == 0), "odd": float(i % 7 == 0)} for i in range(60)
+]
+LISTED = [{"text": row["text"], "label": [n for n in ("rude", "sad", "odd") if row[n]]} for row in MARKED]
+
+
+def marked(base: Path | None = None, **values: Any) -> Task:
+    return task("multi-label-classification", base, columns={"label": ["rude", "sad", "odd"]}, **values)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_a_column_for_each_label_is_the_same_data_as_lists_of_labels(tmp_path: Path, suffix: str) -> None:
+    write(tmp_path / f"train.{suffix}", MARKED)
+    write(tmp_path / f"dev.{suffix}", MARKED[:9])
+    data = load_data(marked(tmp_path, data={"train": f"train.{suffix}", "validation": f"dev.{suffix}"}))
+    assert data == data_from(task("multi-label-classification"), train=LISTED, validation=LISTED[:9])
+    assert data.labels == ("odd", "rude", "sad")
+    assert load_split(tmp_path / f"dev.{suffix}", marked(), data.labels).labels == data.validation.labels
+
+
+@pytest.mark.parametrize("value", ["2", "", None, -1, 0.5, "yes", [1]])
+def test_what_is_neither_0_nor_1_in_the_column_of_a_label_is_named_with_its_row(value: Any) -> None:
+    rows = [*MARKED[:3], {**MARKED[3], "sad": value}]
+    said = sentence(lambda: data_from(marked(), train=rows))
+    assert said.startswith("train: row 4: column 'sad' is ")
+    assert "needs 0 or 1 in every row" in said
+
+
+def test_a_column_of_a_label_that_is_missing_is_named() -> None:
+    rows = [{"text": "a", "rude": 1, "sda": 0, "odd": 0}]
+    assert "no column 'sad' (did you mean 'sda'?)" in sentence(lambda: data_from(marked(), train=rows))
+
+
+def test_a_label_whose_column_has_no_1_stays_with_a_warning_and_none_at_all_is_refused() -> None:
+    rows = [{**row, "odd": 0} for row in MARKED]
+    data = data_from(marked(), train=rows, validation=MARKED[:9])
+    assert data.labels == ("odd", "rude", "sad")
+    assert "train: no row has the label odd" in data.warnings
+    none = [{**row, "rude": 0, "sad": 0, "odd": 0} for row in MARKED]
+    assert "train: no row has a label" in sentence(lambda: data_from(marked(), train=none, validation=MARKED))
+
+
+def test_the_columns_of_labels_follow_new_names_and_the_order_of_a_teacher() -> None:
+    named = marked(labels={"rude": "insult", "sadd": "x"})
+    data = data_from(named, train=MARKED, validation=MARKED[:9])
+    assert data.labels == ("insult", "odd", "sad")
+    assert any("no row has 'sadd' (did you mean 'sad'?)" in warning for warning in data.warnings)
+    written = {name: read_memory(MARKED, name) for name in ("train", "validation")}
+    assert _assemble(named, written, None, ("sad", "insult", "odd")).labels == ("sad", "insult", "odd")

@@ -9,7 +9,7 @@ from tests.search.bad.project import CHECK, Case, Change, Project, sets, text
 ROWS = "".join(f"w{n} w{n + 1},{label}\n" for n, label in enumerate(("cold", "hot", "warm") * 8))
 
 
-def _kind(kind: str, name: str, content: str, **columns: str) -> Change:
+def _kind(kind: str, name: str, content: str, **columns: str | list[str]) -> Change:
     def change(project: Project) -> None:
         task = {"kind": kind, "data": {"train": name}, "max_length": 16, **({"columns": columns} if columns else {})}
         sets("config.yaml", "task", task)(project)
@@ -90,6 +90,24 @@ DATA = (
         _kind("regression", "scores.csv", "text,label\na,1\nb,1\n"),
         CHECK,
         ("the same in all rows",),
+    ),
+    Case(
+        "an empty cell in the column of a label",
+        _kind("multi-label-classification", "m.csv", "text,hot,wet\na,0,1\nb,1,\n", label=["hot", "wet"]),
+        CHECK,
+        ("m.csv: row 2: column 'wet' is empty", "0 or 1"),
+    ),
+    Case(
+        "a word in the column of a label",
+        _kind("multi-label-classification", "m.csv", "text,hot,wet\na,0,1\nb,yes,1\n", label=["hot", "wet"]),
+        CHECK,
+        ("m.csv: row 2: column 'hot' is 'yes'", "0 or 1"),
+    ),
+    Case(
+        "a column of a label that is not there",
+        _kind("multi-label-classification", "m.csv", "text,hot,wet\na,0,1\n", label=["hot", "wett"]),
+        CHECK,
+        ("no column 'wett' (did you mean 'wet'?)", "task.columns.label"),
     ),
     Case(
         "more tags than tokens",
