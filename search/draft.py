@@ -11,7 +11,8 @@ from typing import Any
 
 from search.backbone import resolve
 from search.data.columns import mark_of
-from search.data.read import Table, read_file
+from search.data.read import read_file
+from search.data.table import Table
 from search.kinds import KINDS, MULTI_LABEL
 from search.tasks.encode import in_running_text
 from spaces.errors import UserError

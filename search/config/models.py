@@ -164,7 +164,7 @@ class Task(Section):
     data: Data
     columns: Columns = Columns()
     labels: Annotated[dict[str, str], BeforeValidator(_as_names)] = Field(default_factory=dict)
-    transfer: str | None = None
+    transfer: Files = None
     metric: str = "accuracy"
     max_length: Annotated[int, Field(ge=4, le=8192)] = 64
     stride: Count | None = None

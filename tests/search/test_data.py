@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -446,3 +446,56 @@ def test_the_columns_of_labels_follow_new_names_and_the_order_of_a_teacher() -> 
     assert any("no row has 'sadd' (did you mean 'sad'?)" in warning for warning in data.warnings)
     written = {name: read_memory(MARKED, name) for name in ("train", "validation")}
     assert _assemble(named, written, None, ("sad", "insult", "odd")).labels == ("sad", "insult", "odd")
+
+
+def snli(count: int, without: Sequence[int], gold: int | None = -1) -> Any:
+    import datasets
+
+    names = datasets.ClassLabel(names=["no", "yes"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": names})
+    labels = [gold if row in without else row % 2 for row in range(count)]
+    return datasets.Dataset.from_dict({"text": [f"t{row}" for row in range(count)], "label": labels}, features=features)
+
+
+@pytest.mark.parametrize("gold", [-1, None])
+def test_rows_of_the_hub_without_a_label_are_left_out_and_counted(
+    monkeypatch: pytest.MonkeyPatch, gold: int | None
+) -> None:
+    import datasets
+
+    without = {"train": (40, (3, 8)), "validation": (10, (0,)), "test": (6, range(6))}
+    splits = {name: snli(*rows, gold) for name, rows in without.items()}
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: splits)
+    data = load_data(task(data={"hub": "snli"}))
+    assert (len(data.train), len(data.validation), data.test) == (38, 9, None)
+    assert data.train.text is not None
+    assert "t3" not in data.train.text
+    assert data.train.labels == [row % 2 for row in range(40) if row not in (3, 8)]
+    assert "train: 2 of 40 rows have no label (-1 or none) and are left out" in data.warnings
+    assert "validation: 1 of 10 rows have no label (-1 or none) and are left out" in data.warnings
+
+
+def test_a_saved_data_set_may_have_rows_without_a_label_and_a_file_may_not(tmp_path: Path) -> None:
+    snli(40, (3, 8)).save_to_disk(tmp_path / "train")
+    snli(10, range(10)).save_to_disk(tmp_path / "none")
+    data = load_data(task(base=tmp_path, data={"train": "train", "validation": "train"}))
+    assert len(data.train) == 38
+    assert len(load_split(tmp_path / "train", task(), data.labels)) == 38
+    none = task(base=tmp_path, data={"train": "train", "validation": "none"})
+    assert "column 'label' is empty in 10 of 10 rows" in sentence(lambda: load_data(none))
+    write(tmp_path / "train.jsonl", [{"text": f"t{row}", "label": None if row == 3 else row % 2} for row in range(9)])
+    read = task(base=tmp_path, data={"train": "train.jsonl"})
+    assert "column 'label' is empty in 1 of 9 rows (row 4)" in sentence(lambda: load_data(read))
+
+
+def test_a_row_of_a_data_set_needs_a_mark_in_the_column_of_every_label() -> None:
+    import datasets
+
+    rows = [{**row, "sad": None} if number == 5 else row for number, row in enumerate(MARKED)]
+    data = data_from(marked(), train=datasets.Dataset.from_list(rows), validation=MARKED[:9])
+    assert len(data.train) == 59
+    assert "train: 1 of 60 rows have no label (-1 or none) and are left out" in data.warnings
+    listed = [{**row, "label": row["label"] or None} for row in LISTED]
+    several = task("multi-label-classification")
+    empty = data_from(several, train=datasets.Dataset.from_list(listed), validation=LISTED)
+    assert empty == data_from(several, train=LISTED, validation=LISTED)

@@ -11,7 +11,7 @@ import pytest
 
 from search.config import load_config
 from search.data import load_data
-from search.data.read import Table
+from search.data.table import Table
 from search.draft import columns_of, kind_of, look
 from search.starter import starter
 from spaces.errors import UserError
