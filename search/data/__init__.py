@@ -8,11 +8,11 @@ from typing import Any
 
 from search.config.models import Task
 from search.data.columns import Rows, names_of, read_rows, refuse_empty, renamed, told_by, unused_names
+from search.data.disk import stored
 from search.data.labels import in_order, label_names, output_names, to_split
 from search.data.lines import Lines
 from search.data.read import files_of, read_files, read_hub, read_memory, save_memory
 from search.data.splits import overlaps, shared_contexts, split_validation
-from search.data.stored import stored
 from search.data.table import Table, left_out, told
 from search.data.types import Labels, Split, TaskData
 from search.kinds import KINDS, Kind

@@ -34,9 +34,15 @@ def splits_of(tokenizer: Any, labels: Sequence[str]) -> tuple[Encoded, Encoded, 
     return train, validation, test, train.followed_by(encoded(read_table(TASK["transfer"]), tokenizer, None))
 
 
-def read_table(file: str) -> list[dict[str, Any]]:
+def read_table(files: str | list[str]) -> list[dict[str, Any]]:
+    """Return the rows of one file or of several, some of which may be patterns."""
+    given = [Path(file) for file in ([files] if isinstance(files, str) else files)]
+    found = [path for place in given for path in ([place] if place.exists() else sorted(place.parent.glob(place.name)))]
+    return [row for path in found for row in read_one(path)]
+
+
+def read_one(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a file; a txt file has one text in each line."""
-    path = Path(file)
     if path.suffix == ".parquet":
         import pyarrow.parquet
 

@@ -23,6 +23,14 @@ def _table(rows: list[dict[str, object]]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
+def _transfer(name: str, content: str | bytes) -> Change:
+    def change(project: Project) -> None:
+        sets("config.yaml", "task.transfer", name)(project)
+        text(name, content)(project)
+
+    return change
+
+
 def _train(content: str | bytes) -> Change:
     return text("train.csv", content)
 
@@ -148,6 +156,30 @@ DATA = (
         sets("config.yaml", "task.transfer", "more.txt"),
         CHECK,
         ("more.txt", "no such file"),
+    ),
+    Case(
+        "transfer text in a column of another name",
+        _transfer("more.jsonl", _table([{"txt": "a"}])),
+        CHECK,
+        ("more.jsonl: there is no column 'text' (did you mean 'txt'?)",),
+    ),
+    Case(
+        "a list in the 9,000th row of transfer text",
+        _transfer("more.jsonl", _table([{"text": ["a"] if n == 8999 else "a"} for n in range(9001)])),
+        CHECK,
+        ("more.jsonl: row 9000: column 'text' is \"['a']\"; a text is needed",),
+    ),
+    Case(
+        "a broken line far down in transfer text",
+        _transfer("more.jsonl", _table([{"text": "a"}] * 9000) + "{"),
+        CHECK,
+        ("more.jsonl:9001: not JSON",),
+    ),
+    Case(
+        "transfer text in a csv in Latin-1", _transfer("more.csv", b"text\ncaf\xe9\n"), CHECK, ("byte 8 is not UTF-8",)
+    ),
+    Case(
+        "a pattern of no transfer file", sets("config.yaml", "task.transfer", ["m-*.csv"]), CHECK, ("no file has such",)
     ),
     Case("no text in any row", _train("text,label\n,cold\n,hot\n,warm\n"), CHECK, ("train.csv", "no row has a text")),
     Case(

@@ -83,7 +83,7 @@ def stored(files: Sequence[Path], kind: Kind, columns: Columns) -> Rows:
     # not mapped into memory: pages of a mapped file would count as memory of this process
     reader = pa.ipc.open_file(place)
     found = {role: Stored(reader, role, starts) for role in types}
-    return Rows(name, empty_texts=empty, **found)
+    return Rows(name, found.get("text"), found.get("text_pair"), found.get("tokens"), empty_texts=empty)
 
 
 def _type(role: str) -> pa.DataType:
