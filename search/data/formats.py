@@ -7,6 +7,7 @@ import csv
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +90,7 @@ def _delimited(file: Path) -> Iterator[Table]:
     with file.open(encoding="utf-8-sig", newline="") as stream:  # pandas gives the second of a name another one
         header = csv.reader(stream, delimiter="\t" if tab else ",", quoting=quoting)
         refuse_twice(next(header, []), str(file))
-    try:
+    with _parsing(file):
         reader = pd.read_csv(
             file,
             sep="\t" if tab else ",",
@@ -100,22 +101,27 @@ def _delimited(file: Path) -> Iterator[Table]:
             quoting=quoting,
             chunksize=PORTION,
         )
-    except pd.errors.EmptyDataError:
-        raise UserError(f"{file}: the file is empty") from None
     with reader:
-        while (frame := _next_frame(reader, file)) is not None:
+        while True:
+            with _parsing(file):
+                frame = next(reader, None)
+            if frame is None:
+                return
             yield from_frame(frame, str(file))
 
 
-def _next_frame(reader: Any, file: Path) -> Any:
-    """Return the next rows of a csv or tsv file, or None after the last."""
+@contextmanager
+def _parsing(file: Path) -> Iterator[None]:
+    """Say in a sentence what pandas says of a csv or tsv file."""
     import pandas as pd
 
     with warnings.catch_warnings():
         # pandas only warns when a row has more cells than the header, and would drop or shift them
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
-            return next(reader, None)
+            yield
+        except pd.errors.EmptyDataError:
+            raise UserError(f"{file}: the file is empty") from None
         except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
             reason = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
             raise UserError(f"{file}: the rows do not parse: {reason}") from None
@@ -151,7 +157,7 @@ def _parquet(file: Path) -> Iterator[Table]:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(file, buffer_size=BUFFER_BYTES) as source:
+        with pyarrow.parquet.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False) as source:
             yield from _batches(source.schema_arrow, source.iter_batches(PORTION), file)
     except (pyarrow.ArrowException, OSError, ValueError, TypeError, LookupError) as error:
         raise UserError(f"{file}: not a readable parquet file ({error})") from error
@@ -171,8 +177,8 @@ def _arrow(file: Path) -> Iterator[Table]:
                 yield from _batches(whole.schema, batches, file)
             else:
                 yield from _batches(stream.schema, stream, file)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{file}: this is not an arrow file: {error}") from None
+    except (pa.ArrowException, ValueError, TypeError, LookupError) as error:
+        raise UserError(f"{file}: this is not an arrow file: {one_line(str(error))}") from None
 
 
 def _batches(schema: pa.Schema, batches: Iterator[pa.RecordBatch], file: Path) -> Iterator[Table]:
