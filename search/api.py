@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.config import Config, config_from, load_config
-from search.kinds import KINDS
+from search.kinds import KINDS, MULTI_LABEL
 from search.quiet import quiet
 from spaces.errors import UserError
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 INPUT = "input"
 """The folder in the run that holds what was given in memory."""
-
-SPLITS = ("train", "validation", "test")
 
 
 def search(
@@ -78,7 +77,8 @@ def save_inputs(
     place = folder / INPUT
     place.mkdir(parents=True, exist_ok=True)
     values["teacher"] = {**values.get("teacher", {}), "model": _saved_model(model, tokenizer, place)}
-    values["task"] = _task(model, given, _saved_data(given, transfer, place), values.get("task", {}))
+    task = _task(model, given, values.get("task", {}))
+    values["task"] = {**task, **_saved_data(given, transfer, place, task)}
     if objectives is not None:
         values["objectives"] = list(objectives)
     return values
@@ -102,11 +102,12 @@ def _saved_model(model: Any, tokenizer: Any, place: Path) -> str:
     return str(folder)
 
 
-def _saved_data(given: Mapping[str, Any], transfer: Any, place: Path) -> dict[str, Any]:
-    """Return the data keys of a task, every split written as jsonl."""
+def _saved_data(given: Mapping[str, Any], transfer: Any, place: Path, task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data keys of ``task``, every split written as jsonl."""
     from search.data import save_memory
 
-    data = {name: str(save_memory(given[name], place / f"{name}.jsonl")) for name in SPLITS if given[name] is not None}
+    tables = {name: _told(value, name, task) for name, value in given.items() if value is not None}
+    data = {name: str(save_memory(table, place / f"{name}.jsonl")) for name, table in tables.items()}
     if transfer is None:
         return {"data": data}
     if isinstance(transfer, Sequence) and transfer and isinstance(transfer[0], str):
@@ -117,14 +118,30 @@ def _saved_data(given: Mapping[str, Any], transfer: Any, place: Path) -> dict[st
     return {"data": data, "transfer": str(file)}
 
 
-def _task(model: Any, given: Mapping[str, Any], data: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
+def _told(value: Any, name: str, task: Mapping[str, Any]) -> Any:
+    """Return the rows of a split whose label is told; a file cannot tell those of ``datasets`` from mistakes."""
+    from search.data.columns import told_by
+    from search.data.read import read_memory
+    from search.data.table import left_out, told
+
+    kind, table = KINDS.get(task["kind"]), read_memory(value, name)
+    kept = told(table, () if kind is None else told_by(kind, task["columns"].get(kind.target)))
+    if kept is not table:
+        warnings.warn(left_out(name, table, kept), stacklevel=5)
+    return kept
+
+
+def _task(model: Any, given: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
     """Return the task; its kind is told from model and columns where ``task`` does not say."""
     from search.data.read import read_memory
 
     names = list(read_memory(given["train"], "train").columns)
     kind = task.get("kind") or _kind(getattr(model, "config", None), names)
-    columns = {name: name for name in KINDS[kind].columns if name in names} if kind in KINDS else {}
-    return {"kind": kind, **task, **data, "columns": {**columns, **task.get("columns", {})}}
+    columns: dict[str, Any] = {n: n for n in KINDS[kind].columns if n in names} if kind in KINDS else {}
+    labels = list((getattr(getattr(model, "config", None), "id2label", None) or {}).values())
+    if kind == MULTI_LABEL and "label" not in columns and set(labels) <= set(names):
+        columns["label"] = labels
+    return {"kind": kind, **task, "columns": {**columns, **task.get("columns", {})}}
 
 
 def _kind(config: Any, columns: Sequence[str]) -> str:
@@ -133,7 +150,7 @@ def _kind(config: Any, columns: Sequence[str]) -> str:
         return "token-classification"
     problem = getattr(config, "problem_type", None)
     if problem == "multi_label_classification":
-        return "multi-label-classification"
+        return MULTI_LABEL
     if problem == "regression" or getattr(config, "num_labels", None) == 1:
         return "regression"
     return "text-pair-classification" if "text_pair" in columns else "text-classification"

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from search.backbone import resolve
-from search.data.read import Table, read_file
-from search.kinds import KINDS
+from search.data.columns import mark_of
+from search.data.read import read_file
+from search.data.table import Table
+from search.kinds import KINDS, MULTI_LABEL
 from search.tasks.encode import in_running_text
 from spaces.errors import UserError
 
@@ -45,6 +47,8 @@ INPUTS = ("text", "text_pair", "tokens", "question", "context")
 """Columns that a model reads."""
 OTHERS = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 """What the files beside the training file are called."""
+MARKED = 2
+"""Columns of 0 and 1 from which on they are labels, where they are more than so many times other labels."""
 LOOKED_AT = 2000
 """Rows whose texts are counted in tokens."""
 FEW = 0.2
@@ -73,7 +77,7 @@ def look(teacher: str, train: Path) -> Draft:
     if kind not in KINDS:
         raise UserError(f"{train}: this looks like {kind}, which is not supported yet")
     head = architecture.endswith(KINDS[kind].auto_class.removeprefix("AutoModelFor"))
-    columns = {role: name for role, name in columns.items() if role in KINDS[kind].columns}
+    columns = {role: columns[role] for role in KINDS[kind].columns if role in columns}
     files = {"train": str(train), **_others(train)}
     metric, said = _metric(table, kind, columns)
     longest, middle = _lengths(teacher, table, columns)
@@ -94,12 +98,13 @@ def look(teacher: str, train: Path) -> Draft:
     )
 
 
-def columns_of(table: Table, architecture: str = "") -> dict[str, str]:
+def columns_of(table: Table, architecture: str = "") -> dict[str, Any]:
     """Return the column of every role: by its name where that is usual, else by what stands in it.
 
-    Rows for a language model, as the ``architecture`` tells, need no label.
+    Labels with a column of 0 and 1 for each are a list. Rows for a language model, as the ``architecture`` tells, need
+    no label.
     """
-    found: dict[str, str] = {}
+    found: dict[str, Any] = {}
     lower = {name.lower(): name for name in reversed(list(table.columns))}
     if set(ANSWERING) <= lower.keys():
         return {role: lower[role] for role in ANSWERING}
@@ -118,12 +123,12 @@ def columns_of(table: Table, architecture: str = "") -> dict[str, str]:
         return {role: found[role] for role in ("tokens", "tags")}
     rest = [name for name in table.columns if name not in found.values()]
     if "label" not in found and not _language_kind(architecture):
-        labels = [name for name in rest if _is_label(table.columns[name])]
+        labels = _labels_among(table, rest)
         if not labels and not (architecture.endswith("Model") and len(table.columns) == 1):
             raise _untold(table, "label")
-        for name in labels[:1]:
-            found["label"] = name
-            rest.remove(name)
+        if labels:
+            found["label"] = labels if len(labels) > 1 else labels[0]
+            rest = [name for name in rest if name not in labels]
     if "text" not in found:
         if not rest:
             raise _untold(table, "text")
@@ -131,11 +136,19 @@ def columns_of(table: Table, architecture: str = "") -> dict[str, str]:
     return found
 
 
+def _labels_among(table: Table, names: Sequence[str]) -> list[str]:
+    """Return the columns that each hold 0 or 1 for one label, or else the first that looks like a label, or none."""
+    marks = [name for name in names if all(mark_of(value) is not None for value in table.columns[name])]
+    labels = [name for name in names if _is_label(table.columns[name])]
+    others = [name for name in labels if name not in marks]
+    return marks if len(marks) >= MARKED and len(marks) > MARKED * len(others) else labels[:1]
+
+
 def _untold(table: Table, role: str) -> UserError:
     return UserError(f"{table.name}: no column is told to be the {role} among {', '.join(table.columns)}; rename one")
 
 
-def kind_of(table: Table, columns: Mapping[str, str], architecture: str = "") -> str:
+def kind_of(table: Table, columns: Mapping[str, Any], architecture: str = "") -> str:
     """Return the kind of task that the columns and a fine-tuned teacher's ``architecture`` tell."""
     if "answers" in columns:
         return "question-answering"
@@ -143,9 +156,11 @@ def kind_of(table: Table, columns: Mapping[str, str], architecture: str = "") ->
         return "token-classification"
     if "label" not in columns:
         return _language_kind(architecture) or "sentence-embedding"
+    if isinstance(columns["label"], list):
+        return MULTI_LABEL
     values = [value for value in table.columns[columns["label"]] if value not in (None, "")]
     if any(isinstance(value, list) for value in values) or any("|" in str(value) for value in values):
-        return "multi-label-classification"
+        return MULTI_LABEL
     numbers = [float(str(value)) for value in values if _is_number(value)]
     if len(numbers) == len(values) and any(not number.is_integer() for number in numbers):
         return "regression"
@@ -198,9 +213,9 @@ def _architecture_of(teacher: str) -> str:
     return str((config.architectures or [type(config).__name__])[0])
 
 
-def _metric(table: Table, kind: str, columns: Mapping[str, str]) -> tuple[str, str]:
+def _metric(table: Table, kind: str, columns: Mapping[str, Any]) -> tuple[str, str]:
     """Return the metric, and what is to be said of the labels."""
-    if "label" not in columns or kind in ("regression", "multi-label-classification"):
+    if "label" not in columns or kind in ("regression", MULTI_LABEL):
         return KINDS[kind].metrics[0], ""
     counts = Counter(str(value) for value in table.columns[columns["label"]])
     share = max(counts.values()) / sum(counts.values())
@@ -208,7 +223,7 @@ def _metric(table: Table, kind: str, columns: Mapping[str, str]) -> tuple[str, s
     return ("macro_f1" if share > SKEWED else KINDS[kind].metrics[0]), said
 
 
-def _lengths(teacher: str, table: Table, columns: Mapping[str, str]) -> tuple[int, int]:
+def _lengths(teacher: str, table: Table, columns: Mapping[str, Any]) -> tuple[int, int]:
     """Return the length in tokens of nearly all inputs, at most the model's, and of half of them; multiples of 8."""
     from transformers import AutoTokenizer
 

@@ -42,6 +42,8 @@ class Kind:
         return "context" if self.name == "question-answering" else "text_pair"
 
 
+MULTI_LABEL = "multi-label-classification"
+
 LEAST_ROOM = 8
 """Tokens of the context that a window of a long text adds to the one before it, at least."""
 
@@ -58,7 +60,7 @@ KINDS: dict[str, Kind] = {
         Kind("text-classification", ("text", "label"), ("text_pair",), _CLASS_METRICS, _SEQUENCE, _SINGLE),
         Kind("text-pair-classification", ("text", "text_pair", "label"), (), _CLASS_METRICS, _SEQUENCE, _SINGLE),
         Kind(
-            "multi-label-classification",
+            MULTI_LABEL,
             ("text", "label"),
             ("text_pair",),
             ("macro_f1", "f1", "accuracy"),

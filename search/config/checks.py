@@ -8,7 +8,7 @@ from itertools import pairwise
 from search.config.fill import preset_files
 from search.config.problems import Problem, unknown_word
 from search.config.root import Config
-from search.kinds import KINDS, LEAST_ROOM, LEAST_WINDOW
+from search.kinds import KINDS, LEAST_ROOM, LEAST_WINDOW, MULTI_LABEL
 from spaces.domains import Choices, Domain, Fixed, Range, Scalar
 from spaces.errors import UserError
 from spaces.objectives import COSTS, METRICS, objective
@@ -61,8 +61,12 @@ def _columns(config: Config) -> Iterator[Problem]:
         if role not in kind.columns:
             allowed = ", ".join(kind.columns)
             yield Problem(("task", "columns", role), f"{name!r}: {kind.name} has no such column; allowed: {allowed}")
-    given = [name for role, name in config.task.columns.model_dump().items() if role in kind.columns]
-    for name in {name for name in given if given.count(name) > 1}:
+        elif not isinstance(name, str) and kind.name != MULTI_LABEL:
+            text = f"{list(name)!r} is not allowed: only {MULTI_LABEL} has a column for each label; name one column"
+            yield Problem(("task", "columns", role), text)
+    found = [name for role, name in config.task.columns.model_dump().items() if role in kind.columns]
+    given = [name for names in found for name in ([names] if isinstance(names, str) else names)]
+    for name in sorted({name for name in given if given.count(name) > 1}):
         yield Problem(("task", "columns"), f"{name!r} is given for two columns; each needs one of its own")
     if config.task.labels and not kind.names:
         yield Problem(("task", "labels"), f"{kind.name} has no labels that could have names")

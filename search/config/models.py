@@ -88,7 +88,8 @@ LayerMap = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=LAYER
 Tracker: TypeAlias = Literal["wandb", "mlflow", "tensorboard"]
 MaskScores = Annotated[Domain, PlainValidator(partial(_parse_domain, allowed=MASK_SCORES)), _domain_text]
 Kind: TypeAlias = Literal["qkv", "attn_out", "ffn_in", "ffn_out", "embedding", "pooler"]
-Files: TypeAlias = str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None
+OneOrMore: TypeAlias = str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None
+Files: TypeAlias = OneOrMore
 Names: TypeAlias = Annotated[tuple[str, ...], Field(strict=False)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 MOST_ROWS = 100_000
@@ -141,11 +142,14 @@ class Data(Sparing):
 
 
 class Columns(Sparing):
-    """Names of the columns; those that the task's kind does not use are None."""
+    """Names of the columns; those that the task's kind does not use are None.
+
+    A list of labels names columns that each hold 0 or 1 for the label that they are called after.
+    """
 
     text: str | None = None
     text_pair: str | None = None
-    label: str | None = None
+    label: OneOrMore = None
     tokens: str | None = None
     tags: str | None = None
     question: str | None = None
@@ -160,7 +164,7 @@ class Task(Section):
     data: Data
     columns: Columns = Columns()
     labels: Annotated[dict[str, str], BeforeValidator(_as_names)] = Field(default_factory=dict)
-    transfer: str | None = None
+    transfer: Files = None
     metric: str = "accuracy"
     max_length: Annotated[int, Field(ge=4, le=8192)] = 64
     stride: Count | None = None

@@ -15,6 +15,8 @@ from spaces.plain_yaml import Key, Lines
 
 LISTED: tuple[Key, ...] = (
     *(("task", "data", split) for split in ("train", "validation", "test")),
+    ("task", "columns", "label"),
+    ("task", "transfer"),
     ("search", "warm_start"),
 )
 """Keys whose value is one text or a list of them."""

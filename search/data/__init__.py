@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from search.config.models import Task
-from search.data.columns import read_rows, renamed, unused_names
+from search.data.columns import Rows, names_of, read_rows, refuse_empty, renamed, told_by, unused_names
+from search.data.disk import stored
 from search.data.labels import in_order, label_names, output_names, to_split
 from search.data.lines import Lines
-from search.data.read import Table, read_files, read_hub, read_memory, save_memory
+from search.data.read import files_of, read_files, read_hub, read_memory, save_memory
 from search.data.splits import overlaps, shared_contexts, split_validation
+from search.data.table import Table, left_out, told
 from search.data.types import Labels, Split, TaskData
 from search.kinds import KINDS, Kind
 from spaces.errors import UserError
@@ -24,8 +26,8 @@ def load_data(task: Task, order: Sequence[str] | None = None) -> TaskData:
 
     ``order`` are the labels of a teacher that is fine-tuned already, in the order of its outputs.
     """
-    unlabelled = None if task.transfer is None else _read_transfer(task.transfer, task)
-    return _assemble(task, _tables(task), unlabelled, order)
+    transfer = None if task.transfer is None else _read_transfer(task.transfer, task)
+    return _assemble(task, _tables(task), transfer, order)
 
 
 def data_from(task: Task, *, train: Any, validation: Any = None, test: Any = None, transfer: Any = None) -> TaskData:
@@ -37,14 +39,20 @@ def data_from(task: Task, *, train: Any, validation: Any = None, test: Any = Non
     tables = {name: read_memory(value, name) for name, value in given.items() if value is not None}
     if isinstance(transfer, Sequence) and transfer and isinstance(transfer[0], str):
         transfer = {_input_column(task): list(transfer)}
-    unlabelled = None if transfer is None else read_memory(transfer, "transfer")
+    unlabelled = None
+    if transfer is not None:
+        unlabelled = read_rows(read_memory(transfer, "transfer"), KINDS[task.kind], task.columns, labelled=False)
     return _assemble(task, tables, unlabelled)
 
 
 def load_split(path: str | Path | Sequence[str], task: Task, labels: Sequence[str]) -> Split:
-    """Return labelled files as a split of a task whose ``labels`` are known, as for evaluating a trained model."""
+    """Return labelled files as a split of a task whose ``labels`` are known, as for evaluating a trained model.
+
+    Rows of ``datasets`` whose label is not told are left out.
+    """
     kind = KINDS[task.kind]
-    return to_split(renamed(read_rows(read_files(path), kind, task.columns), task.labels), kind, labels)
+    rows = read_rows(told(read_files(path), _targets(task)), kind, task.columns)
+    return to_split(renamed(rows, task.labels), kind, labels)
 
 
 def _tables(task: Task) -> dict[str, Table]:
@@ -59,12 +67,11 @@ def _tables(task: Task) -> dict[str, Table]:
 
 
 def _assemble(
-    task: Task, tables: Mapping[str, Table], unlabelled: Table | None, order: Sequence[str] | None = None
+    task: Task, tables: Mapping[str, Table], transfer: Rows | None, order: Sequence[str] | None = None
 ) -> TaskData:
     kind = KINDS[task.kind]
-    written = {
-        name: read_rows(table, kind, task.columns) for name, table in tables.items() if not _withheld(name, table, task)
-    }
+    kept = {name: told(table, _targets(task)) for name, table in tables.items() if not _withheld(name, table, task)}
+    written = {name: read_rows(table, kind, task.columns) for name, table in kept.items()}
     rows = {name: renamed(split, task.labels) for name, split in written.items()}
     others = [r for name, r in rows.items() if name != "train"]
     labels, warnings = label_names(kind, rows["train"], others, () if order is None else output_names(order))
@@ -73,9 +80,9 @@ def _assemble(
     if "validation" not in splits:
         splits["train"], splits["validation"] = split_validation(splits["train"], rows["train"].name)
         warnings.append(f"validation: {len(splits['validation'])} rows split off train, none with a text of train")
-    if unlabelled is not None:
-        transfer = read_rows(unlabelled, kind, task.columns, labelled=False)
+    if transfer is not None:
         rows["transfer"], splits["transfer"] = transfer, to_split(transfer, kind, labels)
+    warnings += [left_out(name, tables[name], table) for name, table in kept.items() if table is not tables[name]]
     warnings += _shared(kind, splits)
     warnings += unused_names(written.values(), task.labels)
     warnings += [f"{name}: {r.empty_texts} rows have no text" for name, r in rows.items() if r.empty_texts]
@@ -107,13 +114,18 @@ def _task_data(kind: Kind, splits: Mapping[str, Split], labels: tuple[str, ...],
     )
 
 
+def _targets(task: Task) -> tuple[str, ...]:
+    kind = KINDS[task.kind]
+    return told_by(kind, None if kind.target is None else getattr(task.columns, kind.target))
+
+
 def _withheld(name: str, table: Table, task: Task) -> bool:
     """Whether this is a hub's test split without labels, which is as good as none."""
     target = KINDS[task.kind].target
     if name != "test" or task.data.hub is None or target not in ("label", "tags"):
         return False
-    values = table.columns.get(str(getattr(task.columns, target)), ())
-    return all(value in (None, -1) for value in values)
+    columns = [table.columns.get(name, ()) for name in names_of(getattr(task.columns, target))]
+    return all(value in (None, -1) for values in columns for value in values)
 
 
 def _input_column(task: Task) -> str:
@@ -123,11 +135,13 @@ def _input_column(task: Task) -> str:
     return str(getattr(task.columns, kind.text))
 
 
-def _read_transfer(path: str, task: Task) -> Table:
-    """Return unlabelled rows: one text per line of a txt file of any size, or the input columns of another table."""
-    file = Path(path)
-    if file.suffix.lower() != ".txt":
-        return read_files(file)
-    if getattr(task.columns, KINDS[task.kind].text_pair) is not None:
-        raise UserError(f"{file}: a txt file has no pairs; give task.transfer as csv, tsv, jsonl or parquet")
-    return Table(str(file), {_input_column(task): Lines(file)})
+def _read_transfer(paths: str | Sequence[str], task: Task) -> Rows:
+    """Return unlabelled rows of files of any size: one text per line of a txt file, or the input columns of others."""
+    files, kind = files_of(paths), KINDS[task.kind]
+    one_text = kind.target != "tags" and getattr(task.columns, kind.text_pair) is None
+    if len(files) == 1 and files[0].suffix.lower() == ".txt" and one_text:
+        rows = Rows(str(files[0]), Lines(files[0]))  # its lines are read where they are
+    else:
+        rows = stored(files, kind, task.columns)
+    refuse_empty(rows, kind, task.columns)
+    return rows

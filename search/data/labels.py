@@ -22,7 +22,7 @@ def label_names(
 
     Classes come from train alone: one that only others have can never be predicted, and raises UserError, unless it is
     ``known`` to a teacher that is trained already. Tags that only others have are kept with a warning, since single
-    rare tags are common there.
+    rare tags are common there, and so are labels with a column of their own.
     """
     if not kind.names:
         if kind.name == "regression":
@@ -37,8 +37,10 @@ def label_names(
         return _sorted_tags({*names, *extra}), warnings
     _refuse_odd(kind, train, names)
     for rows in others:
-        _refuse_unseen(rows, {*names, *known})
-    return _sorted(names), []
+        _refuse_unseen(rows, {*names, *known, *train.labels})
+    never = [name for name in train.labels if name not in names]
+    warnings = [f"{train.name}: no row has the label {', '.join(never)}"] if never else []
+    return _sorted([*names, *never]), warnings
 
 
 def in_order(labels: tuple[str, ...], order: Sequence[str] | None) -> tuple[str, ...]:

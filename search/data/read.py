@@ -1,34 +1,16 @@
-"""Files, hub data sets and values in memory as plain tables: a list of values per column."""
+"""Files, hub data sets and values in memory as plain tables."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from spaces.errors import UserError, one_line
-from spaces.reading import parse_json
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")
-
-
-@dataclass(frozen=True)
-class Table:
-    """Named columns of equal length; ``name`` stands in error messages."""
-
-    name: str
-    columns: Mapping[str, Sequence[Any]]
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values()), ()))
+from search.data.formats import portions
+from search.data.table import Table, from_dataset, from_frame, from_rows, joined, plain
+from spaces.errors import UserError
 
 
 def read_files(paths: str | Path | Sequence[str]) -> Table:
@@ -36,9 +18,7 @@ def read_files(paths: str | Path | Sequence[str]) -> Table:
 
     Raises UserError where a pattern fits no file, or the files have different columns.
     """
-    files = [paths] if isinstance(paths, str | Path) else list(paths)
-    found = [file for path in files for file in _matching(Path(path))]
-    tables = [read_file(file) for file in found]
+    tables = [read_file(file) for file in files_of(paths)]
     first = tables[0]
     for table in tables[1:]:
         if set(table.columns) != set(first.columns):
@@ -48,8 +28,13 @@ def read_files(paths: str | Path | Sequence[str]) -> Table:
             )
     if len(tables) == 1:
         return first
-    joined = {name: [value for table in tables for value in table.columns[name]] for name in first.columns}
-    return Table(f"{first.name} and {len(tables) - 1} more", joined)
+    return joined(tables, f"{first.name} and {len(tables) - 1} more")
+
+
+def files_of(paths: str | Path | Sequence[str]) -> list[Path]:
+    """Return the files that one path, a pattern or a list of these stands for, in their order."""
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    return [file for path in given for file in _matching(Path(path))]
 
 
 def _matching(path: Path) -> list[Path]:
@@ -65,36 +50,23 @@ def _matching(path: Path) -> list[Path]:
 def read_file(path: str | Path) -> Table:
     """Return the table in a csv, tsv, jsonl, parquet or arrow file, or in a folder that ``datasets`` saved.
 
-    Cells of csv and tsv are text, empty ones ``""``. Raises UserError for a missing file, an unknown suffix, bytes that
-    are not UTF-8, or rows that do not parse.
+    Raises UserError for what cannot be read; see ``portions``.
     """
-    file = Path(path)
-    if os.path.isdir(file):
-        return _read_folder(file)
-    if not os.path.isfile(file):  # False also for a name that is too long
-        near = f"; the folder has {', '.join(_siblings(file))}" if _siblings(file) else ""
-        raise UserError(f"{file}: there is no such file{near}")
-    reader = _READERS.get(file.suffix.lower())
-    if reader is None:
-        raise UserError(f"{file}: {file.suffix or 'no suffix'!r} is not known; allowed: {', '.join(SUFFIXES)}")
-    try:
-        return reader(file)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: byte {error.start} is not UTF-8 text; save the file as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror or error}") from None
+    return joined(portions(path), str(Path(path)))
 
 
 def read_memory(value: Any, name: str) -> Table:
     """Return the table in a DataFrame, a ``datasets.Dataset``, a mapping of columns, or a list of row mappings."""
+    if isinstance(value, Table):
+        return value
     if isinstance(value, Mapping):
-        return Table(name, {str(k): _plain(v) for k, v in value.items()})
+        return Table(name, {str(k): plain(v) for k, v in value.items()})
     if hasattr(value, "features") and hasattr(value, "column_names"):
-        return _from_dataset(value, name)
+        return from_dataset(value, name)
     if hasattr(value, "to_dict") and hasattr(value, "columns"):
-        return _from_frame(value, name)
+        return from_frame(value, name)
     if isinstance(value, Sequence) and value and all(isinstance(row, Mapping) for row in value):
-        return _from_rows(value, name)
+        return from_rows(value, name)
     raise UserError(f"{name}: {type(value).__name__} is not a table; allowed: a DataFrame, a Dataset, columns or rows")
 
 
@@ -123,144 +95,7 @@ def read_hub(hub: str, config: str | None) -> dict[str, Table]:
     except (FileNotFoundError, ValueError) as error:
         raise UserError(f"task.data.hub: {label!r} cannot be loaded: {str(error).splitlines()[0]}") from None
     return {
-        name: _from_dataset(splits[name], f"{label} {name}")
+        name: from_dataset(splits[name], f"{label} {name}")
         for name in ("train", "validation", "test")
         if name in splits
     }
-
-
-def _read_delimited(file: Path) -> Table:
-    import pandas as pd
-
-    tab = file.suffix.lower() == ".tsv"
-    quoting: Any = csv.QUOTE_NONE if tab else csv.QUOTE_MINIMAL
-    with file.open(encoding="utf-8-sig", newline="") as stream:  # pandas gives the second of a name another one
-        header = csv.reader(stream, delimiter="\t" if tab else ",", quoting=quoting)
-        _refuse_twice(next(header, []), str(file))
-    with warnings.catch_warnings():
-        # pandas only warns when a row has more cells than the header, and would drop or shift them
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        try:
-            frame = pd.read_csv(
-                file,
-                sep="\t" if tab else ",",
-                dtype=str,
-                na_filter=False,
-                index_col=False,
-                encoding="utf-8-sig",
-                quoting=quoting,
-            )
-        except pd.errors.EmptyDataError:
-            raise UserError(f"{file}: the file is empty") from None
-        except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-            reason = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
-            raise UserError(f"{file}: the rows do not parse: {reason}") from None
-    return _from_frame(frame, str(file))
-
-
-def _read_jsonl(file: Path) -> Table:
-    rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        if not line.strip():
-            continue
-        row = parse_json(line, f"{file}:{number}")
-        if not isinstance(row, dict):
-            raise UserError(f"{file}:{number}: {line[:40]!r} is not an object of columns")
-        rows.append(row)
-    return _from_rows(rows, str(file))
-
-
-def _read_parquet(file: Path) -> Table:
-    from analysis.reading import read_parquet
-
-    return _from_frame(read_parquet(file), str(file))
-
-
-def _read_arrow(file: Path) -> Table:
-    """Return the table in an arrow file, as stream or as file: ``datasets`` writes the one, others the other."""
-    import pyarrow as pa
-
-    for opened in (pa.ipc.open_stream, pa.ipc.open_file):
-        try:
-            with pa.memory_map(str(file)) as source, opened(source) as reader:
-                found = reader.read_all().to_pydict()
-                return Table(str(file), {name: _plain(values) for name, values in found.items()})
-        except pa.ArrowInvalid as error:
-            reason = str(error)
-    raise UserError(f"{file}: this is not an arrow file: {reason}")
-
-
-def _read_folder(folder: Path) -> Table:
-    """Return the data set that ``Dataset.save_to_disk`` wrote, with the names of its classes."""
-    import datasets
-
-    inside = ", ".join(sorted(p.name for p in folder.iterdir() if (p / "state.json").is_file()))
-    if not (folder / "state.json").is_file():
-        hint = f"; it holds the data sets {inside}: name one of them" if inside else ""
-        raise UserError(f"{folder}: this folder is no data set that datasets saved{hint}")
-    try:
-        return _from_dataset(datasets.load_from_disk(str(folder)), str(folder))
-    except Exception as error:  # datasets takes its files for its own, and raises whatever they lead to
-        raise UserError(f"{folder}: the data set cannot be loaded ({one_line(str(error))})") from error
-
-
-_READERS: dict[str, Callable[[Path], Table]] = {
-    ".csv": _read_delimited,
-    ".tsv": _read_delimited,
-    ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
-    ".arrow": _read_arrow,
-}
-
-
-def _from_rows(rows: Sequence[Mapping[str, Any]], name: str) -> Table:
-    columns = dict.fromkeys(str(key) for row in rows for key in row)
-    return Table(name, {column: [row.get(column) for row in rows] for column in columns})
-
-
-def _from_frame(frame: pd.DataFrame, name: str) -> Table:
-    _refuse_twice([str(column) for column in frame.columns], name)
-    return Table(name, {str(column): _plain(frame[column]) for column in frame.columns})
-
-
-def _refuse_twice(columns: Sequence[str], name: str) -> None:
-    twice = next((column for column in columns if columns.count(column) > 1), None)
-    if twice is not None:
-        raise UserError(f"{name}: two columns are called {twice!r}; rename one")
-
-
-def _from_dataset(dataset: Any, name: str) -> Table:
-    columns = {}
-    for column in dataset.column_names:
-        feature = dataset.features[column]
-        names = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
-        values = _plain(dataset[column])
-        columns[column] = [_named(value, names) for value in values] if names else values
-    return Table(name, columns)
-
-
-def _named(value: Any, names: Sequence[str]) -> Any:
-    """Return the names of class numbers; the hub writes -1 where a label is withheld."""
-    if isinstance(value, list):
-        return [_named(item, names) for item in value]
-    return names[value] if isinstance(value, int) and 0 <= value < len(names) else None
-
-
-def _plain(values: Any) -> list[Any]:
-    """Return Python values in place of numpy and pandas ones; missing values become None."""
-    items = values.tolist() if hasattr(values, "tolist") else list(values)
-    return [_plain_item(item) for item in items]
-
-
-def _plain_item(item: Any) -> Any:
-    if hasattr(item, "tolist"):
-        item = item.tolist()
-    if isinstance(item, float) and item != item:
-        return None
-    return None if type(item).__name__ in ("NAType", "NaTType") else item
-
-
-def _siblings(file: Path) -> list[str]:
-    if not os.path.isdir(file.parent):
-        return []
-    return sorted(p.name for p in file.parent.iterdir() if p.suffix.lower() in SUFFIXES)[:5]

@@ -25,7 +25,7 @@ class Split:
 
     text: Sequence[str] | None = None
     text_pair: Sequence[str] | None = None
-    tokens: list[list[str]] | None = None
+    tokens: Sequence[list[str]] | None = None
     labels: Labels | None = None
 
     def __len__(self) -> int:
@@ -62,9 +62,9 @@ class Split:
     def content_hash(self, labels: Sequence[str]) -> str:
         """Return the sha256 of the rows in order, with the label names that the numbers stand for."""
         digest = hashlib.sha256(json.dumps(list(labels), ensure_ascii=False).encode())
-        for index, row in enumerate(self.inputs):
-            pair = self.text_pair[index] if self.text_pair is not None else None
-            label = self.labels[index] if self.labels is not None else None
+        pairs = self.text_pair if self.text_pair is not None else repeat(None)
+        targets = self.labels if self.labels is not None else repeat(None)
+        for row, pair, label in zip(self.inputs, pairs, targets, strict=False):
             digest.update(json.dumps([row, pair, label], ensure_ascii=False).encode())
             digest.update(b"\n")
         return digest.hexdigest()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compressors.distill.batches import Encoded
-from search.data.columns import _label, _label_set
+from search.data.columns import _label, _label_set, mark_of
 from search.hf_script.settings import TASK
 from search.kinds import KINDS
 from search.tasks.encode import encode_texts, encode_words
@@ -34,9 +34,15 @@ def splits_of(tokenizer: Any, labels: Sequence[str]) -> tuple[Encoded, Encoded, 
     return train, validation, test, train.followed_by(encoded(read_table(TASK["transfer"]), tokenizer, None))
 
 
-def read_table(file: str) -> list[dict[str, Any]]:
+def read_table(files: str | list[str]) -> list[dict[str, Any]]:
+    """Return the rows of one file or of several, some of which may be patterns."""
+    given = [Path(file) for file in ([files] if isinstance(files, str) else files)]
+    found = [path for place in given for path in ([place] if place.exists() else sorted(place.parent.glob(place.name)))]
+    return [row for path in found for row in read_one(path)]
+
+
+def read_one(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a file; a txt file has one text in each line."""
-    path = Path(file)
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
@@ -57,20 +63,32 @@ def encoded(rows: Sequence[dict[str, Any]], tokenizer: Any, labels: Sequence[str
     kind, columns, longest = KINDS[TASK["kind"]], TASK["columns"], TASK["max_length"]
     if kind.name == "token-classification":
         tokens = [_words(row[columns["tokens"]]) for row in rows]
-        tags = None if labels is None else [[labels.index(t) for t in _words(row[columns["tags"]])] for row in rows]
+        if labels is None:
+            return encode_words(tokenizer, tokens, None, longest)
+        tags = [[labels.index(_named(tag)) for tag in _words(row[columns["tags"]])] for row in rows]
         return encode_words(tokenizer, tokens, tags, longest)
     text = [str(row[columns["text"]] or "") for row in rows]
     pair = [str(row[columns["text_pair"]] or "") for row in rows] if columns.get("text_pair") else None
-    answers = None if labels is None else [_answer(row[columns["label"]], labels) for row in rows]
+    answers = None if labels is None else [_answer(row, columns["label"], labels) for row in rows]
     return encode_texts(tokenizer, kind, text, pair, answers, longest)
 
 
-def _answer(value: Any, labels: Sequence[str]) -> Any:
+def _answer(row: dict[str, Any], column: str | list[str], labels: Sequence[str]) -> Any:
+    """Return the target of a row; a list of columns has one for each label, in which 1 says that the row has it."""
+    if isinstance(column, list):
+        named = {_named(name) for name in column if mark_of(row[name])}
+        return [int(name in named) for name in labels]
     if TASK["kind"] == "regression":
-        return float(value)
+        return float(row[column])
     if TASK["kind"] == "multi-label-classification":
-        return [int(name in _label_set(value)) for name in labels]
-    return labels.index(_label(value))
+        named = set(map(_named, _label_set(row[column])))
+        return [int(name in named) for name in labels]
+    return labels.index(_named(_label(row[column])))
+
+
+def _named(label: str) -> str:
+    """Return what a label of the data is called by the teacher."""
+    return str(TASK.get("labels", {}).get(label, label))
 
 
 def _words(value: Any) -> list[str]:

@@ -42,7 +42,7 @@ def encode_texts(
     )
     ids: list[Ids] = []
     segments: list[Ids] = []
-    for first, second in _portions(text, text_pair):
+    for first, second in in_portions(text, text_pair):
         batch = tokenizer(first, second, **_options(tokenizer, max_length))
         ids += _arrays(batch["input_ids"])
         if second is not None and "token_type_ids" in batch:
@@ -56,8 +56,8 @@ def encode_texts(
     )
 
 
-def _portions(text: Iterable[str], pair: Iterable[str] | None) -> Iterator[tuple[list[str], list[str] | None]]:
-    """Yield the texts, and what they are paired with, in portions: a file of any size is tokenised as it is read."""
+def in_portions(text: Iterable[Any], pair: Iterable[Any] | None = None) -> Iterator[tuple[list[Any], list[Any] | None]]:
+    """Yield rows, and what they are paired with, in portions: a file of any size is tokenised as it is read."""
     first, second = iter(text), iter(pair or ())
     while some := list(islice(first, PORTION)):
         yield some, None if pair is None else list(islice(second, PORTION))
@@ -69,12 +69,17 @@ def encode_words(
     """Return rows of words as token ids; a word's tag stands at its first token, and words cut off have none."""
     from compressors.distill.batches import Encoded
 
-    batch = tokenizer(in_running_text(tokenizer, tokens), is_split_into_words=True, **_options(tokenizer, max_length))
-    aligned = None if labels is None else [_align(batch.word_ids(row), tags) for row, tags in enumerate(labels)]
+    ids: list[Ids] = []
+    aligned: list[npt.NDArray[np.int64]] = []
+    for rows, given in in_portions(tokens, labels):
+        words = in_running_text(tokenizer, rows)
+        batch = tokenizer(words, is_split_into_words=True, **_options(tokenizer, max_length))
+        ids += _arrays(batch["input_ids"])
+        aligned += [np.asarray(_align(batch.word_ids(row), tags), np.int64) for row, tags in enumerate(given or ())]
     return Encoded(
-        _arrays(batch["input_ids"]),
+        tuple(ids),
         None,
-        None if aligned is None else tuple(np.asarray(row, np.int64) for row in aligned),
+        None if labels is None else tuple(aligned),
         level="token",
         problem="classification",
         pad_id=tokenizer.pad_token_id or 0,

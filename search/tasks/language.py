@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from search.tasks.encode import IGNORED
+from search.tasks.encode import IGNORED, in_portions
 from spaces.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,17 +45,21 @@ def encode_causal(tokenizer: Any, texts: Sequence[str], max_length: int) -> Enco
 
 
 def _pieces(tokenizer: Any, texts: Sequence[str], max_length: int) -> tuple[list[Ints], list[npt.NDArray[np.bool_]]]:
-    batch = tokenizer(
-        list(texts),
-        truncation=True,
-        max_length=min(max_length, int(tokenizer.model_max_length)),
-        return_overflowing_tokens=True,
-        return_special_tokens_mask=True,
-        return_attention_mask=False,
-        padding=False,
-    )
-    ids = [np.asarray(row, np.int32) for row in batch["input_ids"]]
-    return ids, [np.asarray(row, bool) for row in batch["special_tokens_mask"]]
+    ids: list[Ints] = []
+    special: list[npt.NDArray[np.bool_]] = []
+    for portion, _ in in_portions(texts):
+        batch = tokenizer(
+            portion,
+            truncation=True,
+            max_length=min(max_length, int(tokenizer.model_max_length)),
+            return_overflowing_tokens=True,
+            return_special_tokens_mask=True,
+            return_attention_mask=False,
+            padding=False,
+        )
+        ids += [np.asarray(row, np.int32) for row in batch["input_ids"]]
+        special += [np.asarray(row, bool) for row in batch["special_tokens_mask"]]
+    return ids, special
 
 
 def _masked(

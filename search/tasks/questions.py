@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from search.data.types import Answers
 from search.kinds import LEAST_ROOM
+from search.tasks.encode import in_portions
 from spaces.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,30 +66,41 @@ def encode_questions(
         raise UserError(
             f"task.stride: {stride} is not allowed: at most {longest // 2 - LEAST_ROOM} at {longest} tokens"
         )
-    batch = tokenizer(
-        _shortened(tokenizer, questions, longest // 2),
-        list(contexts),
-        truncation="only_second",
-        max_length=longest,
-        stride=stride,
-        return_overflowing_tokens=True,
-        return_offsets_mapping=True,
-        return_attention_mask=False,
-        padding=False,
-    )
-    count = len(batch["input_ids"])
-    rows = np.asarray(batch["overflow_to_sample_mapping"], np.int32)
-    spans = tuple(_context_spans(batch["offset_mapping"][i], batch.sequence_ids(i)) for i in range(count))
-    segments = batch.get("token_type_ids")
+    ids: list[Ints] = []
+    segments: list[Ints] = []
+    rows: list[int] = []
+    spans: list[Ints] = []
+    asked = 0
+    for some, theirs in in_portions(questions, contexts):
+        batch = tokenizer(
+            _shortened(tokenizer, some, longest // 2),
+            theirs,
+            truncation="only_second",
+            max_length=longest,
+            stride=stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            padding=False,
+        )
+        ids += (np.asarray(row, np.int32) for row in batch["input_ids"])
+        segments += (np.asarray(row, np.int32) for row in batch.get("token_type_ids") or ())
+        rows += (asked + row for row in batch["overflow_to_sample_mapping"])
+        if answers is not None:
+            places = enumerate(batch["offset_mapping"])
+            spans += (_context_spans(offsets, batch.sequence_ids(i)) for i, offsets in places)
+        asked += len(some)
     given = tuple(answers) if answers is not None else None
     return Encoded(
-        tuple(np.asarray(ids, np.int32) for ids in batch["input_ids"]),
-        None if segments is None else tuple(np.asarray(types, np.int32) for types in segments),
-        None if given is None else np.stack([_target(spans[i], given[rows[i]]) for i in range(count)]),
+        tuple(ids),
+        tuple(segments) or None,
+        None if given is None else np.stack([_target(s, given[row]) for s, row in zip(spans, rows, strict=True)]),
         level="span",
         problem="classification",
         pad_id=tokenizer.pad_token_id or 0,
-        reference=None if given is None else Questions(tuple(contexts), given, rows, spans),
+        reference=None
+        if given is None
+        else Questions(tuple(contexts), given, np.asarray(rows, np.int32), tuple(spans)),
     )
 
 

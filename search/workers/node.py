@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import fnmatch
 import os
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from spaces import sharing
 
 if TYPE_CHECKING:
     from search.config import Config
+    from search.config.models import Files
     from search.workers.driver_files import DriverFiles
 
 POLL_S = 0.2
@@ -71,23 +73,39 @@ def _clear_others(place: Path) -> None:
 def with_inputs_here(config: Config, depot: Any, place: Path) -> Config:
     """Return the config with the paths of data and teacher where this node has them, brought from the driver."""
     task, values = config.task, config.resolved()
-    paths: dict[tuple[str, ...], str | None] = {
+    paths: dict[tuple[str, ...], Files] = {
         **{("task", "data", name): getattr(task.data, name) for name in ("train", "validation", "test")},
         ("task", "transfer"): task.transfer,
         ("teacher", "model"): config.teacher.model,
     }
-    for key, path in paths.items():
-        if path is None or not path.startswith("/"):
+    for key, given in paths.items():
+        if given is None:
             continue
-        target = place / "-".join(key) / Path(path).name
-        fetch_folder(depot, path, target)
-        section = values
+        home, section = place / "-".join(key), values
         for name in key[:-1]:
             section = section[name]
-        section[key[-1]] = str(target)
+        if isinstance(given, str):
+            section[key[-1]] = _brought(depot, given, home)
+        else:  # two of several files may have one name
+            section[key[-1]] = [_brought(depot, path, home / str(number)) for number, path in enumerate(given)]
     from search.config import config_from
 
     return config_from(values)
+
+
+def _brought(depot: Any, path: str, folder: Path) -> str:
+    """Return where a file, a folder, or the files of a pattern lie in ``folder`` on this node; a hub id stays one."""
+    if not path.startswith("/"):
+        return path
+    given, target = Path(path), folder / Path(path).name
+    fetch_folder(depot, path, target)
+    if not target.exists():
+        import ray
+
+        beside = ray.get(depot.listing.remote(str(given.parent))) or {}
+        for name in fnmatch.filter(sorted({name.partition("/")[0] for name in beside}), given.name):
+            fetch_folder(depot, f"{given.parent}/{name}", folder / name)
+    return str(target)
 
 
 class OncePerCluster:

@@ -95,6 +95,37 @@ def test_transfer_texts_and_other_kinds_are_understood(
     assert searched[2][0].teacher.finetune is not None
 
 
+def test_rows_of_a_data_set_in_memory_without_a_label_are_left_out_with_a_warning(
+    searched: list[tuple[Config, str | None]], in_memory: dict[str, Any]
+) -> None:
+    import datasets
+
+    labels = datasets.ClassLabel(names=["bad", "good"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": labels})
+    rows = {"text": [f"w{n} w3" for n in range(30)], "label": [-1, 0, 1] * 10}
+    with pytest.warns(UserWarning, match="train: 10 of 30 rows have no label"):
+        paredown.search(**{**in_memory, "train": datasets.Dataset.from_dict(rows, features=features)})
+    data = load_data(searched[0][0].task)
+    assert (len(data.train), data.labels, data.train.labels[:2]) == (20, ("bad", "good"), [0, 1])
+
+
+def test_columns_that_are_called_as_the_labels_of_a_model_with_several_are_its_labels(
+    searched: list[tuple[Config, str | None]], in_memory: dict[str, Any]
+) -> None:
+    in_memory["model"].config.problem_type = "multi_label_classification"
+    train = pd.DataFrame({"text": [f"w{n} w3" for n in range(30)], "good": [0, 1, 1] * 10, "bad": [True, False] * 15})
+    paredown.search(**{**in_memory, "train": train, "validation": train.to_dict("records")[:6]})
+    assert searched[0][0].task.columns.label == ("bad", "good")
+    found = load_data(searched[0][0].task, ("bad", "good"))
+    assert (found.labels, found.validation.labels) == (
+        ("bad", "good"),
+        [[1, 0], [0, 1], [1, 1], [0, 0], [1, 1], [0, 1]],
+    )
+    renamed = {"columns": {"label": ["ok", "bad"]}, "labels": {"ok": "good"}}
+    paredown.search(**{**in_memory, "train": train.rename(columns={"good": "ok"}), "validation": None}, task=renamed)
+    assert load_data(searched[1][0].task, ("bad", "good")).labels == ("bad", "good")
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -325,3 +325,33 @@ def test_any_value_of_a_key_is_read_or_refused_in_one_sentence(key: str, value: 
 def test_plain_yaml_reads_as_the_safe_loader_reads_it(value: object) -> None:
     text = yaml.safe_dump({"value": value}, allow_unicode=True)
     assert parse_yaml(text, "text")[0] == yaml.safe_load(text)
+
+
+def test_a_column_for_each_label_is_written_and_compared_as_a_list(file: Path) -> None:
+    several = BASE.replace("text-classification", "multi-label-classification").replace(": accuracy", ": macro_f1")
+    file.write_text(several)
+    config = load_config(file, ["task.columns.label=[a, b]"])
+    assert config.task.columns.label == ("a", "b")
+    assert config.resolved()["task"]["columns"]["label"] == ["a", "b"]
+    again = file.with_name("again.yaml")
+    again.write_text(config.to_yaml())
+    assert load_config(again) == config
+    assert same_run_or_difference(config.resolved(), load_config(again).model_dump()) == []
+    other = load_config(again, ["task.columns.label=[a, c]"])
+    difference = same_run_or_difference(config.resolved(), other.resolved())
+    assert difference == ["task.columns.label: was ['a', 'b'], now ['a', 'c']"]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("task.columns.label=[a, b]", "only multi-label-classification has a column for each label; name one column"),
+        ("task.columns.label=[1, 0]", "a text, or a list of at least one"),
+        ("task.columns.text=[a, b]", "should be a valid string"),
+    ],
+)
+def test_a_list_of_columns_where_one_is_needed_is_one_sentence(file: Path, override: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(file, [override])
+    assert said in str(caught.value)
+    assert "more)" not in str(caught.value)

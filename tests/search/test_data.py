@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -395,3 +395,107 @@ def test_a_new_name_for_a_label_that_no_row_has_is_warned_of() -> None:
     (said,) = [warning for warning in data.warnings if "task.labels" in warning]
     assert said == "task.labels: no row has 'goood' (did you mean 'good'?), so that its new name is not used"
     assert data.labels == ("good", "negative")
+
+
+MARKED = [
+    {"text": f"thing number {i}", "rude": i % 2, "sad": bool(i % 3 == 0), "odd": float(i % 7 == 0)} for i in range(60)
+]
+LISTED = [{"text": row["text"], "label": [n for n in ("rude", "sad", "odd") if row[n]]} for row in MARKED]
+
+
+def marked(base: Path | None = None, **values: Any) -> Task:
+    return task("multi-label-classification", base, columns={"label": ["rude", "sad", "odd"]}, **values)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_a_column_for_each_label_is_the_same_data_as_lists_of_labels(tmp_path: Path, suffix: str) -> None:
+    write(tmp_path / f"train.{suffix}", MARKED)
+    write(tmp_path / f"dev.{suffix}", MARKED[:9])
+    data = load_data(marked(tmp_path, data={"train": f"train.{suffix}", "validation": f"dev.{suffix}"}))
+    assert data == data_from(task("multi-label-classification"), train=LISTED, validation=LISTED[:9])
+    assert data.labels == ("odd", "rude", "sad")
+    assert load_split(tmp_path / f"dev.{suffix}", marked(), data.labels).labels == data.validation.labels
+
+
+@pytest.mark.parametrize("value", ["2", "", None, -1, 0.5, "yes", [1]])
+def test_what_is_neither_0_nor_1_in_the_column_of_a_label_is_named_with_its_row(value: Any) -> None:
+    rows = [*MARKED[:3], {**MARKED[3], "sad": value}]
+    said = sentence(lambda: data_from(marked(), train=rows))
+    assert said.startswith("train: row 4: column 'sad' is ")
+    assert "needs 0 or 1 in every row" in said
+
+
+def test_a_column_of_a_label_that_is_missing_is_named() -> None:
+    rows = [{"text": "a", "rude": 1, "sda": 0, "odd": 0}]
+    assert "no column 'sad' (did you mean 'sda'?)" in sentence(lambda: data_from(marked(), train=rows))
+
+
+def test_a_label_whose_column_has_no_1_stays_with_a_warning_and_none_at_all_is_refused() -> None:
+    rows = [{**row, "odd": 0} for row in MARKED]
+    data = data_from(marked(), train=rows, validation=MARKED[:9])
+    assert data.labels == ("odd", "rude", "sad")
+    assert "train: no row has the label odd" in data.warnings
+    none = [{**row, "rude": 0, "sad": 0, "odd": 0} for row in MARKED]
+    assert "train: no row has a label" in sentence(lambda: data_from(marked(), train=none, validation=MARKED))
+
+
+def test_the_columns_of_labels_follow_new_names_and_the_order_of_a_teacher() -> None:
+    named = marked(labels={"rude": "insult", "sadd": "x"})
+    data = data_from(named, train=MARKED, validation=MARKED[:9])
+    assert data.labels == ("insult", "odd", "sad")
+    assert any("no row has 'sadd' (did you mean 'sad'?)" in warning for warning in data.warnings)
+    written = {name: read_memory(MARKED, name) for name in ("train", "validation")}
+    assert _assemble(named, written, None, ("sad", "insult", "odd")).labels == ("sad", "insult", "odd")
+
+
+def snli(count: int, without: Sequence[int], gold: int | None = -1) -> Any:
+    import datasets
+
+    names = datasets.ClassLabel(names=["no", "yes"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": names})
+    labels = [gold if row in without else row % 2 for row in range(count)]
+    return datasets.Dataset.from_dict({"text": [f"t{row}" for row in range(count)], "label": labels}, features=features)
+
+
+@pytest.mark.parametrize("gold", [-1, None])
+def test_rows_of_the_hub_without_a_label_are_left_out_and_counted(
+    monkeypatch: pytest.MonkeyPatch, gold: int | None
+) -> None:
+    import datasets
+
+    without = {"train": (40, (3, 8)), "validation": (10, (0,)), "test": (6, range(6))}
+    splits = {name: snli(*rows, gold) for name, rows in without.items()}
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: splits)
+    data = load_data(task(data={"hub": "snli"}))
+    assert (len(data.train), len(data.validation), data.test) == (38, 9, None)
+    assert data.train.text is not None
+    assert "t3" not in data.train.text
+    assert data.train.labels == [row % 2 for row in range(40) if row not in (3, 8)]
+    assert "train: 2 of 40 rows have no label (-1 or none) and are left out" in data.warnings
+    assert "validation: 1 of 10 rows have no label (-1 or none) and are left out" in data.warnings
+
+
+def test_a_saved_data_set_may_have_rows_without_a_label_and_a_file_may_not(tmp_path: Path) -> None:
+    snli(40, (3, 8)).save_to_disk(tmp_path / "train")
+    snli(10, range(10)).save_to_disk(tmp_path / "none")
+    data = load_data(task(base=tmp_path, data={"train": "train", "validation": "train"}))
+    assert len(data.train) == 38
+    assert len(load_split(tmp_path / "train", task(), data.labels)) == 38
+    none = task(base=tmp_path, data={"train": "train", "validation": "none"})
+    assert "column 'label' is empty in 10 of 10 rows" in sentence(lambda: load_data(none))
+    write(tmp_path / "train.jsonl", [{"text": f"t{row}", "label": None if row == 3 else row % 2} for row in range(9)])
+    read = task(base=tmp_path, data={"train": "train.jsonl"})
+    assert "column 'label' is empty in 1 of 9 rows (row 4)" in sentence(lambda: load_data(read))
+
+
+def test_a_row_of_a_data_set_needs_a_mark_in_the_column_of_every_label() -> None:
+    import datasets
+
+    rows = [{**row, "sad": None} if number == 5 else row for number, row in enumerate(MARKED)]
+    data = data_from(marked(), train=datasets.Dataset.from_list(rows), validation=MARKED[:9])
+    assert len(data.train) == 59
+    assert "train: 1 of 60 rows have no label (-1 or none) and are left out" in data.warnings
+    listed = [{**row, "label": row["label"] or None} for row in LISTED]
+    several = task("multi-label-classification")
+    empty = data_from(several, train=datasets.Dataset.from_list(listed), validation=LISTED)
+    assert empty == data_from(several, train=LISTED, validation=LISTED)

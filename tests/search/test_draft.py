@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from search.config import load_config
-from search.data.read import Table
+from search.data import load_data
+from search.data.table import Table
 from search.draft import columns_of, kind_of, look
 from search.starter import starter
 from spaces.errors import UserError
@@ -42,10 +43,19 @@ FEW = ["a", "b"] * 10
             {"text": "question", "text_pair": "sentence", "label": "label"},
         ),
         ({"title": TEXTS, "body": TEXTS, "category": FEW}, {"text": "body", "label": "category"}),
+        (
+            {"id": TEXTS, "comment_text": [text * 2 for text in TEXTS], "toxic": ["0", "1"] * 10, "threat": ["0"] * 20},
+            {"text": "comment_text", "label": ["toxic", "threat"]},
+        ),
+        (
+            {"comment": TEXTS, "site": FEW, "rude": [0, 1] * 10, "sad": [1, 0] * 10, "odd": [True] * 20},
+            {"text": "comment", "label": ["rude", "sad", "odd"]},
+        ),
+        ({"comment": TEXTS, "art": FEW, "new": [0, 1] * 10, "read": [1, 0] * 10}, {"text": "comment", "label": "art"}),
     ],
 )
 def test_columns_are_told_by_their_names_or_by_what_stands_in_them(
-    columns: dict[str, list[Any]], expected: dict[str, str]
+    columns: dict[str, list[Any]], expected: dict[str, Any]
 ) -> None:
     assert columns_of(table(**columns)) == expected
 
@@ -101,6 +111,17 @@ def test_a_draft_becomes_a_config_that_loads_with_paths_from_its_own_folder(
     assert config.latency.sequence_length == 8
     assert config.teacher.finetune is not None
     assert config.task.data.validation == str(tmp_path / "validation.csv")
+
+
+def test_a_column_for_each_label_is_drafted_as_a_list_that_loads(backbone: Path, tmp_path: Path) -> None:
+    rows = "".join(f"{n},w1 w{n} w2,{n % 2},{int(n % 3 == 0)}\n" for n in range(40))
+    (tmp_path / "train.csv").write_text("id,comment_text,toxic,threat\n" + rows)
+    file = tmp_path / "search.yaml"
+    file.write_text(starter(file, look(str(backbone), tmp_path / "train.csv")))
+    assert "columns: {text: comment_text, label: [toxic, threat]}" in file.read_text()
+    config = load_config(file)
+    assert (config.task.kind, config.task.columns.label) == ("multi-label-classification", ("toxic", "threat"))
+    assert load_data(config.task).labels == ("threat", "toxic")
 
 
 def test_a_fine_tuned_teacher_is_left_as_it_is_and_skewed_labels_ask_for_another_metric(

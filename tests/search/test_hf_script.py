@@ -164,6 +164,22 @@ def test_a_script_says_what_it_leaves_out_and_refuses_what_it_cannot_do(recipe: 
         script_of(replace(recipe, teacher={**recipe.teacher, "trust_remote_code": True}))
 
 
+def test_a_script_reads_several_files_patterns_and_marks_of_labels_with_new_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from search.hf_script import rows
+
+    task = {"kind": "multi-label-classification", "columns": {"text": "text", "label": ["hot", "wet"]}}
+    monkeypatch.setattr(rows, "TASK", {**task, "max_length": 8, "labels": {"hot": "warm"}})
+    (tmp_path / "part-1.csv").write_text("text,hot,wet\na,1,0\nb,true,1.0\n")
+    (tmp_path / "part-2.csv").write_text("text,hot,wet\nc,0,False\n")
+    (tmp_path / "more.txt").write_text("d\n")
+    found = rows.read_table([str(tmp_path / "part-*.csv"), str(tmp_path / "more.txt")])
+    assert [row["text"] for row in found] == ["a", "b", "c", "d"]
+    assert [rows._answer(row, ["hot", "wet"], ("warm", "wet")) for row in found[:3]] == [[1, 0], [1, 1], [0, 0]]
+    assert rows._answer({"label": "wet|hot"}, "label", ("warm", "wet", "dry")) == [1, 1, 0]
+
+
 @pytest.mark.slow
 def test_the_script_runs_where_paredown_is_not_installed(recipe: Recipe, tmp_path: Path) -> None:
     file = tmp_path / "train_student.py"

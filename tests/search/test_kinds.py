@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import random
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import transformers
 
 from compressors.distill.evaluate import predict
 from compressors.saving import load
-from search.config import Config, config_from
+from search.config import Config, Task, config_from
+from search.hf_script import script_of
 from search.kinds import KINDS
 from search.students.evaluate import evaluate_folder
 from search.students.oneshot import make_plan
@@ -121,6 +124,36 @@ def test_a_student_of_every_kind_is_trained_scored_and_loaded_without_paredown(
     ours = load(tmp_path / "model")
     theirs = getattr(transformers, KINDS[kind].auto_class).from_pretrained(tmp_path / "model", trust_remote_code=True)
     same_outputs(ours, theirs)
+
+
+def test_a_column_for_each_label_is_trained_scored_and_scripted_as_lists_of_labels_are(
+    configure: Callable[..., Config],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    kind = "multi-label-classification"
+    listed = configure(kind, labels={"a": "first"})
+    for file in tmp_path.glob("*.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        marked = [{"comment": row["text"], **{name: int(name in row["label"]) for name in "abc"}} for row in rows]
+        pd.DataFrame(marked).to_csv(file.with_suffix(".csv"), index=False)
+    files = {split: str(tmp_path / f"{split}.csv") for split in ("train", "validation", "test")}
+    columns = {"text": "comment", "label": list("abc")}
+    config = listed.model_copy(update={"task": Task(kind=kind, data=files, columns=columns, labels={"a": "first"},
+                                                    metric="macro_f1", max_length=32)})  # fmt: skip
+    options: dict[str, Any] = {"keep": 0.6, "size_mb": None, "method": "lowrank", "allocator": "uniform", "init": "svd"}
+    recipes = [make_plan(each, **options) for each in (listed, config)]
+    assert recipes[0].task["hashes"] == recipes[1].task["hashes"]
+    trained = train_recipe(recipes[1].save(tmp_path / "recipe.yaml"), tmp_path / "model", as_trial=True)
+    found = evaluate_folder(tmp_path / "model", data=tmp_path / "test.csv")
+    assert found["macro_f1"] == pytest.approx(trained.achieved["test.macro_f1"], abs=1e-6)
+    assert sorted(load(tmp_path / "model").config.id2label.values()) == ["b", "c", "first"]
+    (tmp_path / "script.py").write_text(script_of(recipes[1], "script.py").text)
+    monkeypatch.setattr(sys, "argv", ["script.py", "--out", str(tmp_path / "scripted"), "--max-steps", "4"])
+    runpy.run_path(str(tmp_path / "script.py"), run_name="__main__")
+    sys.modules.pop("modeling_paredown", None)
+    assert "test: macro_f1" in capsys.readouterr().out
 
 
 def same_outputs(ours: Any, theirs: Any) -> None:

@@ -55,6 +55,8 @@ KEYS = (
     key("task.max_length", 2, "greater than or equal to 4"),
     key("task.max_length", 512, "task.max_length", "512", "24"),
     key("task.columns", {"tokens": "t"}, "task.columns.tokens", "has no such column"),
+    key("task.columns", {"label": ["hot", "cold"]}, "task.columns.label: ['hot', 'cold']", "only multi-label-class"),
+    key("task.columns", {"label": []}, "task.columns.label: [] is not allowed: a text, or a list of at least one"),
     key("task.data", {}, "train is missing"),
     key("task.data", {"train": "train.csv", "hub": "glue"}, "exclude each other"),
     key("task.data", {"train": "train.csv", "name": "sst2"}, "name goes with hub"),

@@ -9,7 +9,7 @@ from tests.search.bad.project import CHECK, Case, Change, Project, sets, text
 ROWS = "".join(f"w{n} w{n + 1},{label}\n" for n, label in enumerate(("cold", "hot", "warm") * 8))
 
 
-def _kind(kind: str, name: str, content: str, **columns: str) -> Change:
+def _kind(kind: str, name: str, content: str, **columns: str | list[str]) -> Change:
     def change(project: Project) -> None:
         task = {"kind": kind, "data": {"train": name}, "max_length": 16, **({"columns": columns} if columns else {})}
         sets("config.yaml", "task", task)(project)
@@ -21,6 +21,14 @@ def _kind(kind: str, name: str, content: str, **columns: str) -> Change:
 
 def _table(rows: list[dict[str, object]]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _transfer(name: str, content: str | bytes) -> Change:
+    def change(project: Project) -> None:
+        sets("config.yaml", "task.transfer", name)(project)
+        text(name, content)(project)
+
+    return change
 
 
 def _train(content: str | bytes) -> Change:
@@ -92,6 +100,24 @@ DATA = (
         ("the same in all rows",),
     ),
     Case(
+        "an empty cell in the column of a label",
+        _kind("multi-label-classification", "m.csv", "text,hot,wet\na,0,1\nb,1,\n", label=["hot", "wet"]),
+        CHECK,
+        ("m.csv: row 2: column 'wet' is empty", "0 or 1"),
+    ),
+    Case(
+        "a word in the column of a label",
+        _kind("multi-label-classification", "m.csv", "text,hot,wet\na,0,1\nb,yes,1\n", label=["hot", "wet"]),
+        CHECK,
+        ("m.csv: row 2: column 'hot' is 'yes'", "0 or 1"),
+    ),
+    Case(
+        "a column of a label that is not there",
+        _kind("multi-label-classification", "m.csv", "text,hot,wet\na,0,1\n", label=["hot", "wett"]),
+        CHECK,
+        ("no column 'wett' (did you mean 'wet'?)", "task.columns.label"),
+    ),
+    Case(
         "more tags than tokens",
         _kind("token-classification", "t.jsonl", _table([{"tokens": ["a", "b"], "tags": ["O", "O", "B-x"]}])),
         CHECK,
@@ -130,6 +156,30 @@ DATA = (
         sets("config.yaml", "task.transfer", "more.txt"),
         CHECK,
         ("more.txt", "no such file"),
+    ),
+    Case(
+        "transfer text in a column of another name",
+        _transfer("more.jsonl", _table([{"txt": "a"}])),
+        CHECK,
+        ("more.jsonl: there is no column 'text' (did you mean 'txt'?)",),
+    ),
+    Case(
+        "a list in the 9,000th row of transfer text",
+        _transfer("more.jsonl", _table([{"text": ["a"] if n == 8999 else "a"} for n in range(9001)])),
+        CHECK,
+        ("more.jsonl: row 9000: column 'text' is \"['a']\"; a text is needed",),
+    ),
+    Case(
+        "a broken line far down in transfer text",
+        _transfer("more.jsonl", _table([{"text": "a"}] * 9000) + "{"),
+        CHECK,
+        ("more.jsonl:9001: not JSON",),
+    ),
+    Case(
+        "transfer text in a csv in Latin-1", _transfer("more.csv", b"text\ncaf\xe9\n"), CHECK, ("byte 8 is not UTF-8",)
+    ),
+    Case(
+        "a pattern of no transfer file", sets("config.yaml", "task.transfer", ["m-*.csv"]), CHECK, ("no file has such",)
     ),
     Case("no text in any row", _train("text,label\n,cold\n,hot\n,warm\n"), CHECK, ("train.csv", "no row has a text")),
     Case(

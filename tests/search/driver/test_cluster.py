@@ -153,6 +153,27 @@ def test_inputs_reach_a_node_by_the_paths_in_the_config(depot: Inline, configure
     assert here.search == config.search
 
 
+def test_several_files_patterns_and_folders_reach_a_node_too(
+    depot: Inline, configure: Configure, tmp_path: Path
+) -> None:
+    from search.data import load_data
+
+    texts = tmp_path / "texts"
+    for name, text in (("part-1.txt", "w1"), ("part-2.txt", "w2"), ("more/part-1.txt", "w3"), ("other.txt", "w9")):
+        (texts / name).parent.mkdir(parents=True, exist_ok=True)
+        (texts / name).write_text(text)
+    given = configure()
+    files = (str(texts / "part-*.txt"), str(texts / "more" / "part-1.txt"))
+    data = given.task.data.model_copy(update={"train": (given.task.data.train,), "test": None})
+    config = given.model_copy(update={"task": given.task.model_copy(update={"transfer": files, "data": data})})
+    here = with_inputs_here(config, depot, tmp_path / "inputs")
+    found = load_data(here.task)
+    assert found.transfer is not None
+    assert list(found.transfer.text or ()) == ["w1", "w2", "w3"]
+    assert found.hashes == load_data(config.task).hashes
+    assert str(tmp_path / "inputs") in str(here.task.data.train)
+
+
 def test_a_nodes_folder_outlives_its_search_only_until_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
