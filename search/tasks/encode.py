@@ -32,7 +32,10 @@ def encode_texts(
     labels: Sequence[Any] | None,
     max_length: int,
 ) -> Encoded:
-    """Return texts or pairs of texts as token ids; of a pair, the longer side is truncated first."""
+    """Return texts or pairs of texts as token ids; of a pair, the longer side is truncated first.
+
+    What ends a text ends every row as often, also where somebody wrote it out: T5 and BART refuse batches without.
+    """
     from compressors.distill.batches import Encoded
 
     problem = (
@@ -42,8 +45,12 @@ def encode_texts(
     )
     ids: list[Ids] = []
     segments: list[Ids] = []
+    options, end = _options(tokenizer, max_length), tokenizer.eos_token_id
+    ends = tokenizer("", None if text_pair is None else "")["input_ids"].count(end)
     for first, second in _portions(text, text_pair):
-        batch = tokenizer(first, second, **_options(tokenizer, max_length))
+        batch = tokenizer(first, second, **options)
+        if any(row.count(end) != ends for row in batch["input_ids"]):
+            batch = tokenizer(first, second, split_special_tokens=True, **options)
         ids += _arrays(batch["input_ids"])
         if second is not None and "token_type_ids" in batch:
             segments += _arrays(batch["token_type_ids"])
