@@ -726,15 +726,14 @@ def _retie(model: nn.Module) -> None:
 
     Other tables are pointed at a short one too, which alone knows the row of every word.
     """
-    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     for target, source in dict(getattr(model, "all_tied_weights_keys", {})).items():
         path, table = target.rpartition(".")[0], model.get_submodule(source.rpartition(".")[0])
-        old: Any = model.get_submodule(path)
-        compressed = source not in parameters and isinstance(table, AsEmbedding)
-        if isinstance(old, nn.Embedding) and (compressed or isinstance(table, ShortEmbedding)):
-            _replace(model, path, TiedEmbedding(table, float(getattr(old, "embed_scale", 1.0))))
-        elif compressed:
-            _replace(model, path, TiedLinear(table, old.bias))
+        if isinstance(table, AsEmbedding | ShortEmbedding):
+            old: Any = model.get_submodule(path)
+            if isinstance(old, nn.Embedding):
+                _replace(model, path, TiedEmbedding(table, float(getattr(old, "embed_scale", 1.0))))
+            elif isinstance(table, AsEmbedding):
+                _replace(model, path, TiedLinear(table, old.bias))
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     for prefix, part in model.named_modules():
         if isinstance(part, PreTrainedModel):

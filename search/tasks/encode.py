@@ -34,7 +34,7 @@ def encode_texts(
 ) -> Encoded:
     """Return texts or pairs of texts as token ids; of a pair, the longer side is truncated first.
 
-    What ends a text ends every row as often, also where somebody wrote it out: T5 and BART refuse batches without.
+    The token that ends a text is taken for an unknown word where a text has it written out.
     """
     from compressors.distill.batches import Encoded
 
@@ -45,13 +45,10 @@ def encode_texts(
     )
     ids: list[Ids] = []
     segments: list[Ids] = []
-    options, end = _options(tokenizer, max_length), tokenizer.eos_token_id
-    ends = tokenizer("", None if text_pair is None else "")["input_ids"].count(end)
+    ends = tokenizer("", None if text_pair is None else "")["input_ids"].count(tokenizer.eos_token_id)
     for first, second in _portions(text, text_pair):
-        batch = tokenizer(first, second, **options)
-        if any(row.count(end) != ends for row in batch["input_ids"]):
-            batch = tokenizer(first, second, split_special_tokens=True, **options)
-        ids += _arrays(batch["input_ids"])
+        batch = tokenizer(first, second, **_options(tokenizer, max_length))
+        ids += _arrays(_ending_alike(tokenizer, batch, ends))
         if second is not None and "token_type_ids" in batch:
             segments += _arrays(batch["token_type_ids"])
     return Encoded(
@@ -68,6 +65,24 @@ def _portions(text: Iterable[str], pair: Iterable[str] | None) -> Iterator[tuple
     first, second = iter(text), iter(pair or ())
     while some := list(islice(first, PORTION)):
         yield some, None if pair is None else list(islice(second, PORTION))
+
+
+def _ending_alike(tokenizer: Any, batch: Any, ends: int) -> list[list[int]]:
+    """Return rows of which each has ``ends`` tokens that end a text: T5 and BART refuse batches of others.
+
+    A tokenizer finds such tokens in the text itself, too.
+    """
+    end, unknown = tokenizer.eos_token_id, tokenizer.unk_token_id
+    rows: list[list[int]] = list(batch["input_ids"])
+    if unknown is None or not tokenizer.is_fast:  # others do not tell which tokens are of the text
+        return rows
+    for number, row in enumerate(rows):
+        if row.count(end) != ends:
+            parts = batch.sequence_ids(number)
+            rows[number] = [
+                word if part is None or word != end else unknown for word, part in zip(row, parts, strict=True)
+            ]
+    return rows
 
 
 def encode_words(

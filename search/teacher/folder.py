@@ -117,11 +117,12 @@ def check_tokenizer(tokenizer: Any, where: str, words: int) -> None:
 
 def check_ends(tokenizer: Any, where: str, config: Any) -> None:
     """Raise UserError unless texts end as a model with encoder and decoder wants: it answers at their last token."""
-    end, pad = config.eos_token_id, config.pad_token_id
+    end = config.eos_token_id
+    pad = config.pad_token_id if config.pad_token_id is not None else tokenizer.pad_token_id
     if end is None or tokenizer("")["input_ids"][-1:] != [end]:
         raise UserError(
             f"{where}: its tokenizer does not end texts with the model's eos_token_id, {end}, where the model answers; "
             "give the tokenizer that the model was trained with"
         )
-    if end in (pad, tokenizer.pad_token_id):
-        raise UserError(f"{where}: eos_token_id and pad_token_id are both {end}; texts would end more than once")
+    if pad is None or pad == end:
+        raise UserError(f"{where}: pad_token_id is {pad}; allowed: a word that is not the end of a text, {end}")

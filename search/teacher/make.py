@@ -165,7 +165,7 @@ def _load(source: str, config: TeacherConfig, spec: TaskSpec, *, new_head: bool)
 
 
 def check_stacks(model: Any, tokenizer: Callable[[], Any], name: str) -> None:
-    """Raise UserError for a model of several stacks of blocks that cannot be compressed, or with another's tokenizer."""
+    """Raise UserError for a model of several stacks of blocks that cannot be compressed, or has another's tokenizer."""
     from compressors.apply import refuse_stacks
     from compressors.signature import signature_of
 
