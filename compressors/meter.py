@@ -197,7 +197,7 @@ def random_inputs(
     if pad is not None:
         ids[ids == pad] = _another(words, pad)
     end = getattr(config, "eos_token_id", None)
-    if isinstance(end, int) and end != pad:
+    if isinstance(end, int) and end != pad and 0 <= end < words:
         ids[ids == end] = _another(words, pad, end)
         ids[:, -1] = end
     return {"input_ids": ids, "attention_mask": np.ones_like(ids)}

@@ -116,10 +116,10 @@ def check_tokenizer(tokenizer: Any, where: str, words: int) -> None:
 
 
 def check_ends(tokenizer: Any, where: str, config: Any) -> None:
-    """Raise UserError unless texts end as a model with encoder and decoder wants: it answers at their last token."""
+    """Raise UserError unless texts have the token at which a model with encoder and decoder answers, and once each."""
     end = config.eos_token_id
     pad = config.pad_token_id if config.pad_token_id is not None else tokenizer.pad_token_id
-    if end is None or tokenizer("")["input_ids"][-1:] != [end]:
+    if end not in tokenizer("")["input_ids"]:
         raise UserError(
             f"{where}: its tokenizer does not end texts with the model's eos_token_id, {end}, where the model answers; "
             "give the tokenizer that the model was trained with"

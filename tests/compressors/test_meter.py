@@ -149,3 +149,5 @@ def test_texts_end_once_and_at_their_end_where_a_model_knows_what_ends_them() ->
     ids = random_inputs(SimpleNamespace(config=config), 8, 16)["input_ids"]  # type: ignore[arg-type]
     assert (ids[:, -1] == 1).all()
     assert set(ids[:, :-1].flatten().tolist()) == {2, 3, 4}
+    config.eos_token_id = 50256  # as in a small GPT-2, whose config says nothing of it
+    assert random_inputs(SimpleNamespace(config=config), 8, 16)["input_ids"].max() < 5  # type: ignore[arg-type]
