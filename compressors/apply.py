@@ -21,7 +21,7 @@ from spaces.errors import UserError
 from spaces.lstm import check_lstm
 from spaces.model_config import read_model_config
 from spaces.plan import Student
-from spaces.roles import second_stack
+from spaces.roles import attention_stacks
 from spaces.signature import Signature
 from spaces.structure import cut
 
@@ -116,13 +116,14 @@ def has_lstm(model: nn.Module) -> bool:
     return isinstance(getattr(model, "model", None), modeling.LstmModel)
 
 
-def refuse_two_stacks(signature: Signature) -> None:
-    """Raise UserError for a model of two stacks of blocks, an encoder and a decoder: only one would be compressed."""
-    kind = second_stack([(m.path, m.kind, m.shape) for m in signature.modules])
-    if kind is not None:
+def refuse_stacks(signature: Signature) -> None:
+    """Raise UserError for a model of several stacks of blocks, unless an encoder and a decoder classify a text."""
+    stacks = attention_stacks(m.path for m in signature.modules)
+    classifies = signature.stacks == 2 and signature.architecture.endswith("ForSequenceClassification")
+    if len(stacks) > 1 and not classifies:
         raise UserError(
-            f"teacher: {signature.architecture} has two stacks of blocks ({kind[0]} and {kind[1]}); allowed: models of "
-            "one, such as T5's encoder for token-classification"
+            f"teacher: {signature.architecture} has {len(stacks)} stacks of blocks ({' and '.join(stacks[:2])}); "
+            "allowed: models of one, and of an encoder and a decoder those that classify texts"
         )
 
 
@@ -141,7 +142,7 @@ def _check(student: Student, base: Mapping[str, Any], signature: Signature) -> N
     if student.lstm is not None:
         check_lstm(student.lstm, signature)
         return
-    refuse_two_stacks(signature)
+    refuse_stacks(signature)
     check_supported(signature, student.structure)
     for path, choice in student:
         signature.module(path)

@@ -185,7 +185,8 @@ def random_inputs(
 ) -> dict[str, npt.NDArray[np.int64]]:
     """Return token ids drawn from the teacher's vocabulary and a full attention mask, int64 [batch, tokens].
 
-    The padding token is left out: some families count positions from it.
+    The padding token is left out: some families count positions from it. The token that ends a text ends each of them,
+    and stands nowhere else: T5 and BART classify where it stands.
     """
     config = getattr(teacher, "config", None)
     words = int(getattr(config, "vocab_size", 0) or 0)
@@ -194,8 +195,17 @@ def random_inputs(
     ids = np.random.default_rng(seed).integers(0, words, (batch_size, sequence_length))
     pad = getattr(config, "pad_token_id", None)
     if pad is not None:
-        ids[ids == pad] = (pad + 1) % words
+        ids[ids == pad] = _another(words, pad)
+    end = getattr(config, "eos_token_id", None)
+    if isinstance(end, int) and end != pad and 0 <= end < words:
+        ids[ids == end] = _another(words, pad, end)
+        ids[:, -1] = end
     return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
+
+def _another(words: int, *taken: int | None) -> int:
+    """Return the first of so many words that is not ``taken``; 0 where all are."""
+    return next((word for word in range(words) if word not in taken), 0)
 
 
 def _error(values: Times) -> float:

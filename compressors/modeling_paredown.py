@@ -539,9 +539,9 @@ LAYERS: dict[str, tuple[type[AsLinear], type[AsEmbedding]]] = {
 
 
 class TiedEmbedding(nn.Module):
-    """Another word table of a model, which shares the weight of a compressed one: BART's and T5's encoders."""
+    """Another word table of a model, which shares a compressed or short one: BART's and T5's encoders and decoders."""
 
-    def __init__(self, table: AsEmbedding, scale: float) -> None:
+    def __init__(self, table: AsEmbedding | ShortEmbedding, scale: float) -> None:
         super().__init__()
         self._table, self.scale = (table,), scale  # in a tuple, so that it is not stored a second time
 
@@ -722,15 +722,18 @@ def _compressed(old: Any, choice: Mapping[str, Any]) -> nn.Module:
 
 
 def _retie(model: nn.Module) -> None:
-    """Point output layers at the compressed table that they share, and drop ties to weights that are gone."""
-    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    """Point other tables and output layers at the compressed table that they share; drop ties to weights that are gone.
+
+    Other tables are pointed at a short one too, which alone knows the row of every word.
+    """
     for target, source in dict(getattr(model, "all_tied_weights_keys", {})).items():
         path, table = target.rpartition(".")[0], model.get_submodule(source.rpartition(".")[0])
-        if source not in parameters and isinstance(table, AsEmbedding):
+        if isinstance(table, AsEmbedding | ShortEmbedding):
             old: Any = model.get_submodule(path)
-            scale = float(getattr(old, "embed_scale", 1.0))
-            embeds = isinstance(old, nn.Embedding)
-            _replace(model, path, TiedEmbedding(table, scale) if embeds else TiedLinear(table, old.bias))
+            if isinstance(old, nn.Embedding):
+                _replace(model, path, TiedEmbedding(table, float(getattr(old, "embed_scale", 1.0))))
+            elif isinstance(table, AsEmbedding):
+                _replace(model, path, TiedLinear(table, old.bias))
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     for prefix, part in model.named_modules():
         if isinstance(part, PreTrainedModel):
@@ -821,6 +824,10 @@ class LstmModel(nn.Module):
         return self.embedding
 
 
+TOLD = ("hidden_size", "vocab_size", "max_position_embeddings", "pad_token_id", "eos_token_id", "num_hidden_layers")
+"""What pipelines, trainers and the meter ask a model's config for: a student's config tells its base's."""
+
+
 class ParedownConfig(PreTrainedConfig):
     """``base``: the teacher's config; ``student``: the plan's; ``shapes``: (m, n) of what a cut left smaller."""
 
@@ -837,8 +844,7 @@ class ParedownConfig(PreTrainedConfig):
         self.base, self.student, self.shapes = base or {}, student or {}, shapes or {}
 
     def __getattr__(self, name: str) -> Any:
-        # Pipelines and trainers ask a model's config for these.
-        if name in ("hidden_size", "vocab_size", "max_position_embeddings", "pad_token_id", "num_hidden_layers"):
+        if name in TOLD:
             base = self.__dict__.get("base", {})
             if base.get(name) is not None:
                 return base[name]

@@ -145,9 +145,11 @@ class Observer:
 
     def _count(self, path: str, ids: Tensor, words: int) -> None:
         used = self._real(ids[..., None])[:, 0]
+        self._rows[path] = self._rows.get(path, 0) + used.numel()
+        if ids.is_floating_point() or int(ids.max()) >= words:
+            return  # BART's positions are made from the shape of what they are handed
         counts = torch.bincount(used, minlength=words).cpu()
         self._counts[path] = self._counts.get(path, torch.zeros_like(counts)) + counts
-        self._rows[path] = self._rows.get(path, 0) + used.numel()
 
     def _square(self, path: str, gradient: Tensor) -> None:
         squares = (self._real(gradient).double() ** 2).sum(0).cpu()

@@ -20,8 +20,9 @@ from search.teacher.make import make_teacher
 from search.teacher.model import Progress, Teacher, silent
 from search.trial_data import TrialData
 from spaces.curves import Curves
-from spaces.cuts import PARTS
+from spaces.cuts import PARTS, limits
 from spaces.domains import Choices, Domain, Range
+from spaces.errors import UserError
 from spaces.lstm_space import GRIDS, LstmSpace
 from spaces.plan import Distillation
 from spaces.signature import Signature
@@ -168,6 +169,22 @@ def settings_of(config: Config) -> list[Distillation]:
         for schedule in _values(section.schedule)
         for layer_map in _values(section.layer_map)
     ]
+
+
+def check_teaching(config: Config, signature: Signature) -> None:
+    """Raise UserError for settings of the distillation that do not fit a teacher with this signature."""
+    from compressors.distill.capture import check_projections
+    from compressors.distill.mixup import check_mixup
+    from compressors.distill.objective import needed_for
+
+    try:
+        for settings in settings_of(config):
+            for blocks in blocks_of(config, signature.layers):
+                check_projections(signature, needed_for(settings, blocks, signature.layers))
+        if limits(config.space.distillation.mixup)[1] > 0:
+            check_mixup(signature)
+    except UserError as error:
+        raise UserError(f"space.{error}") from None
 
 
 def blocks_of(config: Config, layers: int) -> range:

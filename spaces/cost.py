@@ -106,7 +106,8 @@ def _multiply_adds(module: Module, student: Student, signature: Signature, token
     method = methods.get(choice.method)
     if module.kind == "embedding":
         scored = method.multiply_adds(module.shape, choice) if module is _scoring_table(signature) else 0
-        return tokens * (method.row_multiply_adds(module.shape, choice) + scored)
+        # an encoder and its decoder each look every word up
+        return tokens * (signature.stacks * method.row_multiply_adds(module.shape, choice) + scored)
     every_token = signature.architecture.endswith(ALL_TOKENS_TASKS) and module.role == "head"
     once = module.block is None and module.role != "projection" and not every_token
     rows = 1 if once else tokens
@@ -131,13 +132,15 @@ def _distances(signature: Signature) -> int:
 
 
 def _attention_multiply_adds(signature: Signature, tokens: int) -> list[int]:
-    """Return those of every block: scores and mixing each take T^2 times the width of its query.
+    """Return those of every attention: scores and mixing each take T^2 times the width of its query.
 
-    DeBERTa also compares every query and key with every distance (He et al. 2021, section 3.1).
+    DeBERTa also compares every query and key with every distance (He et al. 2021, section 3.1). A decoder's block
+    looks at its own tokens and at the encoder's, which are as many.
     """
-    widths: dict[int, int] = {}
+    widths: dict[tuple[int, str], int] = {}
     for module in signature.modules:
         if module.block is not None and module.role == "attn_out":
-            widths[module.block] = module.shape[1]
+            where = module.path.rpartition(".")[0] if signature.stacks > 1 else ""
+            widths[module.block, where] = module.shape[1]
     pairs = 2 * tokens * (tokens + _distances(signature))
     return [signature.repeats * pairs * width for width in widths.values()]

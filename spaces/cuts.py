@@ -20,7 +20,7 @@ from spaces.domains import Choices, Domain, Fixed, Range
 from spaces.errors import UserError
 from spaces.plan import Structure
 from spaces.signature import Signature
-from spaces.structure import head_refusal, refusal, unit_refusal
+from spaces.structure import head_refusal, layer_refusal, refusal, unit_refusal
 
 PARTS = ("layers", "heads", "ffn")
 """What has a coordinate, in the order of cuts; the vocabulary comes before them and has none."""
@@ -82,7 +82,7 @@ class Cuts:
         """Raise UserError for a part that this architecture does not allow to cut."""
         whole = self.signature
         sentences = {
-            "layers": "there is one set of weights for all layers" if whole.layers < 2 else None,
+            "layers": layer_refusal(whole),
             "heads": head_refusal(whole),
             "ffn": unit_refusal(whole),
         }

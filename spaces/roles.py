@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 Matrix = tuple[str, str, tuple[int, int]]
 """(path, kind, (m, n)) of one matrix."""
@@ -25,30 +25,49 @@ def find_roles(matrices: Sequence[Matrix], vocab_size: int) -> dict[str, tuple[i
 
     Roles: ``qkv``, ``attn_out``, ``ffn_in``, ``ffn_out`` inside blocks; ``embedding`` (the word table), ``pooler``
     and ``head`` (what comes after the blocks), ``position`` (other tables), ``projection`` (between embedding and
-    blocks), ``other``: a square matrix of a block outside attention, which stands alone.
+    blocks), ``other``: a square matrix of a block outside attention, which stands alone. A decoder's blocks are
+    numbered on from its encoder's; what looks at the encoder there is of the block's ``qkv`` and ``attn_out``.
     """
-    blocks = _block_list(matrices)
+    first = _first_blocks(matrices)
     roles: dict[str, tuple[int | None, str]] = {}
     for path, kind, shape in matrices:
         match = _BLOCK.match(path)
-        block = int(match[2]) if match and match[1] == blocks else None
+        block = first[match[1]] + int(match[2]) if match and match[1] in first else None
         roles[path] = (block, _outside(path, kind, shape, vocab_size) if block is None else _inside(path, kind, shape))
     return roles
 
 
-def _block_list(matrices: Sequence[Matrix]) -> str | None:
-    """Return the path of the module list that holds most matrices: the transformer's blocks."""
-    lists = Counter(match[1] for path, _, _ in matrices if (match := _BLOCK.match(path)))
-    return lists.most_common(1)[0][0] if lists else None
+def stack_of(path: str) -> str:
+    """Return the path of the list that holds the block of a matrix; empty for a matrix outside of all lists."""
+    match = _BLOCK.match(path)
+    return match[1] if match else ""
 
 
-def second_stack(matrices: Sequence[Matrix]) -> tuple[str, str] | None:
-    """Return the paths of two lists of blocks that both have attention, encoder and decoder; None for one stack."""
-    lists = {
-        match[1]: None for path, _, _ in matrices if _QUERY_KEY_VALUE.search(path) and (match := _BLOCK.match(path))
-    }
-    first, second, *_ = [*lists, None, None]
-    return None if first is None or second is None else (first, second)
+def attention_stacks(paths: Iterable[str]) -> list[str]:
+    """Return the paths of all lists of blocks with attention, of encoder and decoder the encoder's first."""
+    lists = dict.fromkeys(stack_of(path) for path in paths if _QUERY_KEY_VALUE.search(path))
+    return sorted((name for name in lists if name), key=_is_decoder)
+
+
+def _first_blocks(matrices: Sequence[Matrix]) -> dict[str, int]:
+    """Return the number of the first block of every list of blocks: those of encoder and decoder, else one list.
+
+    That one is the list that holds most matrices.
+    """
+    sizes: Counter[str] = Counter()
+    lists: Counter[str] = Counter()
+    for path, _, _ in matrices:
+        if match := _BLOCK.match(path):
+            lists[match[1]] += 1
+            sizes[match[1]] = max(sizes[match[1]], int(match[2]) + 1)
+    stacks = attention_stacks(path for path, _, _ in matrices)
+    if [_is_decoder(name) for name in stacks] == [False, True]:
+        return {stacks[0]: 0, stacks[1]: sizes[stacks[0]]}
+    return {name: 0 for name, _ in lists.most_common(1)}
+
+
+def _is_decoder(stack: str) -> bool:
+    return "decoder" in stack
 
 
 def _inside(path: str, kind: str, shape: tuple[int, int]) -> str:

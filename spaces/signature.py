@@ -14,7 +14,7 @@ from spaces.canonical import canonical_json, short_hash
 from spaces.errors import UserError
 from spaces.model_config import read_model_config
 from spaces.reading import parse_json, read_mapping
-from spaces.roles import find_roles, natural_key
+from spaces.roles import find_roles, natural_key, stack_of
 from spaces.tensors import BYTES, TensorSpec, read_header
 
 _RECOMPUTED = re.compile(r"(^|\.)(position_ids|rotary_emb\.inv_freq)$")
@@ -81,6 +81,11 @@ class Signature:
     def by_path(self) -> dict[str, Module]:
         """The modules by their path."""
         return {m.path: m for m in self.modules}
+
+    @cached_property
+    def stacks(self) -> int:
+        """Number of lists of blocks: 2 for an encoder with a decoder."""
+        return max(1, len({stack_of(m.path) for m in self.modules if m.block is not None}))
 
     def module(self, path: str) -> Module:
         """Return the module at ``path``; raises UserError when the teacher has none there."""

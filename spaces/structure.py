@@ -63,12 +63,22 @@ def refusal(signature: Signature, structure: Structure) -> str | None:
             return f"the vocabulary cannot be cut, because the model scores all {signature.vocab_size} words"
         if not short_tables(signature, structure):
             return "the vocabulary cannot be cut, because no table has a row for every word"
-    found = head_refusal(signature) if structure.heads else None
+    found = layer_refusal(signature) if structure.layers and structure.layers < signature.layers else None
+    found = head_refusal(signature) if found is None and structure.heads else found
     return unit_refusal(signature) if found is None and structure.ffn else found
+
+
+def layer_refusal(signature: Signature) -> str | None:
+    """Return why blocks of this architecture cannot be dropped, or None where they can."""
+    if signature.stacks > 1:
+        return "layers cannot be cut, because a decoder reads what its encoder puts out"
+    return "there is one set of weights for all layers" if signature.layers < 2 else None
 
 
 def head_refusal(signature: Signature) -> str | None:
     """Return why heads of this architecture cannot be cut, or None where they can."""
+    if signature.stacks > 1:
+        return "heads cannot be cut, because blocks of a decoder have two kinds of attention"
     width = signature.heads * signature.head_size
     qkv = [m for m in signature.modules if m.block is not None and m.role == "qkv"]
     widths = {m.shape[0] for m in qkv}

@@ -55,6 +55,12 @@ def capture(
             handle.remove()
 
 
+def check_projections(signature: Signature, names: Collection[str]) -> None:
+    """Raise UserError where what ``names`` ask for, outputs like ``q.3``, cannot be found in this architecture."""
+    for block in sorted({int(name.split(".")[1]) for name in names if name[0] in "qkv"}):
+        projections(signature, block)
+
+
 def projections(signature: Signature, block: int) -> dict[str, tuple[str, ...]]:
     """Return the paths of a block's projections and which of q, k, v each puts out: three of one, or one of three."""
     paths = [m.path for m in signature.modules if m.block == block and m.role == "qkv"]
@@ -65,8 +71,9 @@ def projections(signature: Signature, block: int) -> dict[str, tuple[str, ...]]:
     }
     if sorted(part for parts in found.values() for part in parts) != sorted(PARTS):
         raise UserError(
-            f"distillation: query, key and value of block {block} of this {signature.architecture} cannot be told "
-            f"apart among {paths}; allowed objectives: labels, logits, logits+hidden"
+            f"distillation.objective: query, key and value of block {block} of {signature.architecture} cannot be told "
+            f"apart among {[path.rpartition('.')[2] for path in paths]}; allowed objectives: labels, teacher-labels, "
+            "logits, logits+hidden"
         )
     return found
 

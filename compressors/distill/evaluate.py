@@ -84,6 +84,17 @@ def logits_of(output: Any, valid: Tensor) -> Tensor:
     return mean_state(output.last_hidden_state, valid)
 
 
+def states_of(output: Any) -> tuple[Tensor, ...] | None:
+    """Return a model output's hidden states [B, T, width], of what goes in and of every block; None without any.
+
+    Of an encoder and a decoder: the encoder's, then those of the decoder's blocks.
+    """
+    states: tuple[Tensor, ...] | None = getattr(output, "hidden_states", None)
+    if states is None and getattr(output, "decoder_hidden_states", None) is not None:
+        return (*output.encoder_hidden_states, *output.decoder_hidden_states[1:])
+    return states
+
+
 def mean_state(states: Tensor, valid: Tensor) -> Tensor:
     """Mean over valid tokens: [B, T, width] -> [B, width], in float32."""
     share = valid / valid.sum(1, keepdim=True).clamp(min=1)

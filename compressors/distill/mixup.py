@@ -57,11 +57,20 @@ def mixing(model: nn.Module, signature: Signature, mix: Mix) -> Iterator[None]:
     def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         return mix.of(output)
 
-    handle = words_of(model, signature).register_forward_hook(hook)
+    check_mixup(signature)
+    words = words_of(model, signature)
+    handles = [table.register_forward_hook(hook) for table in {words, *_copies(model, words)}]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
+
+
+def check_mixup(signature: Signature) -> None:
+    """Raise UserError for an encoder with a decoder, which answers where one text ends, not where a mixture does."""
+    if signature.stacks > 1:
+        raise UserError(f"distillation.mixup: {signature.architecture} reads where a text ends; allowed: 0")
 
 
 def maybe_mixing(model: nn.Module, signature: Signature | None, batch: Batch) -> Any:
@@ -77,3 +86,10 @@ def words_of(model: nn.Module, signature: Signature) -> nn.Module:
         if module is not None:
             return module
     raise UserError(f"distillation.mixup: this {signature.architecture} has no word table; allowed: 0")
+
+
+def _copies(model: nn.Module, words: nn.Module) -> list[nn.Module]:
+    """Return the dense tables that share the weight of ``words``: T5 looks words up in its encoder's own one."""
+    if not isinstance(words, nn.Embedding):
+        return []
+    return [m for m in model.modules() if isinstance(m, nn.Embedding) and m.weight is words.weight]

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from compressors.distill import losses
 from compressors.distill.batches import IGNORED, Batch, Encoded
 from compressors.distill.capture import capture
-from compressors.distill.evaluate import logits_of
+from compressors.distill.evaluate import logits_of, states_of
 from compressors.distill.mixup import maybe_mixing
 from spaces.errors import UserError
 from spaces.plan import Distillation
@@ -230,7 +230,7 @@ class Objective(nn.Module):
         if "representation" in self.parts or ("hidden" in self.parts and not self.layers):
             parts.append(self._representation(output, valid, teacher))
         elif "hidden" in self.parts:
-            states = getattr(output, "hidden_states", None)
+            states = states_of(output)
             if states is None or len(states) != self.layers * self.repeats + 1:
                 raise UserError(
                     f"plan: distillation.objective is {self.settings.objective!r}, but the student gives no hidden "
@@ -256,7 +256,8 @@ class Objective(nn.Module):
         return losses.hidden_mse(state, target, places)
 
     def _state(self, output: Any, layer: int) -> Tensor:
-        state: Tensor = output.hidden_states[layer * self.repeats if layer > 0 else layer]
+        states = states_of(output) or ()
+        state = states[layer * self.repeats if layer > 0 else layer]
         return state if self.projection is None else self.projection(state)
 
     def _attention(

@@ -9,6 +9,7 @@ from torch import nn
 from compressors.distill.batches import Encoded, collate
 from compressors.distill.capture import blocks_of
 from compressors.distill.course import Phase
+from compressors.distill.evaluate import states_of
 from compressors.distill.modes import evaluating
 from compressors.distill.objective import INSIDE, PARTS, STAGES, Objective, stage_parts
 from compressors.distill.precision import device_of
@@ -75,7 +76,7 @@ def _objective(
 def _hidden_size(student: nn.Module, data: Encoded) -> int:
     first = collate(data, np.zeros(1, dtype=np.int64)).to(device_of(student))
     with evaluating(student), torch.no_grad():
-        states = student(**first.inputs, output_hidden_states=True).hidden_states
+        states = states_of(student(**first.inputs, output_hidden_states=True))
     if states is None:
         raise UserError("plan: distillation.objective needs hidden states, and the student gives none")
     return int(states[-1].shape[-1])

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from compressors.distill.batches import Batch, Encoded, collate
 from compressors.distill.capture import capture
-from compressors.distill.evaluate import by_length, logits_of, mean_state
+from compressors.distill.evaluate import by_length, logits_of, mean_state, states_of
 from compressors.distill.mixup import maybe_mixing
 from compressors.distill.modes import evaluating
 from compressors.distill.precision import autocast, device_of
@@ -136,7 +136,8 @@ def teacher_outputs(
         output = teacher(**batch.inputs, **extra)
     outputs = {name: found[name].detach() for name in hooked}
     # a block that runs several times over puts out its state at the end of the last
-    states = {name: output.hidden_states[int(name.split(".")[1]) * signature.repeats] for name in (*hidden, *pooled)}
+    layers = states_of(output) or ()
+    states = {name: layers[int(name.split(".")[1]) * signature.repeats] for name in (*hidden, *pooled)}
     outputs |= {name: states[name] for name in hidden}
     outputs |= {name: mean_state(states[name], batch.valid) for name in pooled}
     return outputs | ({"logits": logits_of(output, batch.valid)} if "logits" in names else {})

@@ -102,9 +102,10 @@ def forecast(config: Config) -> Forecast:
     spec = TaskSpec.of(config.task, data.labels)
     quiet()
     from search.forecast.rehearse import expected_teacher, rehearse, word_count
-    from search.workspace import make_space
+    from search.workspace import check_teaching, make_space
 
     teacher = expected_teacher(config, spec, data)
+    check_teaching(config, teacher.signature)
     curves = Curves.flat(teacher.signature, word_count(config, spec, data, teacher))
     unbounded = make_space(config.model_copy(update={"constraints": {}}), teacher.signature, curves)
     check_limits(unbounded, config.constraints, config.latency.sequence_length)

@@ -19,7 +19,7 @@ from compressors.signature import config_dict, signature_of
 from search.backbone import resolve
 from search.device import device_of
 from search.paths import cache_folder
-from search.teacher.make import finetuned_folder, make_teacher
+from search.teacher.make import check_stacks, finetuned_folder, make_teacher
 from search.teacher.model import CALIBRATION_BATCH, CALIBRATION_ROWS
 from search.trial_data import TARGET_BYTES
 from search.workspace import settings_of
@@ -80,6 +80,7 @@ def expected_teacher(config: Config, spec: TaskSpec, data: TaskData) -> Expected
     source = resolve(config.teacher.model)
     folder = finetuned_folder(config.teacher, spec, source, **options)
     model = _on_paper(source, config, spec)
+    check_stacks(model, lambda: _tokenizer(config, source), config.teacher.model)
     return ExpectedTeacher(
         signature_of(model), config_dict(model), source, missing=not (folder / "model.safetensors").exists()
     )

@@ -119,7 +119,7 @@ def _settings(recipe: Recipe, signature: Signature, teacher: Path) -> dict[str, 
         "FILE_BYTES": cost(student, signature, sequence_length=1).file_bytes,
         "FILE_TENSORS": [tensor.name for tensor in file_tensors(student, signature)],
         "MODEL_CONFIG": {**config.to_diff_dict(), "model_type": "paredown"},
-        "TEACHER_SHAPE": {**widths, "matrices": matrices},
+        "TEACHER_SHAPE": {**widths, "stacks": signature.stacks, "matrices": matrices},
     }
 
 

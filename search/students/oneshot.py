@@ -9,7 +9,7 @@ from search.driver.progress import progress_bar
 from search.proposing.sampling import LSTM_LEARNING_RATE, LSTM_OBJECTIVES, nearest_distillation
 from search.quiet import quiet
 from search.workers.prepare import versions
-from search.workspace import Workspace, domains_of, make_space, open_workspace
+from search.workspace import Workspace, check_teaching, domains_of, make_space, open_workspace
 from spaces.allocate import Allocator
 from spaces.cost import cost
 from spaces.curves import Curves
@@ -39,6 +39,7 @@ def make_plan(
     quiet()
     with progress_bar() as progress:
         workspace = open_workspace(config, progress=progress)
+        check_teaching(config, workspace.teacher.signature)
         cut = bool(domains_of(config)) or config.space.structure.vocabulary == "used"
         measured = (cut or allocator == "marginal") and config.space.student is None
         curves = workspace.curves if measured else Curves.flat(workspace.teacher.signature)

@@ -45,12 +45,15 @@ def compiled(model: Any) -> Any:
     """Return a copy of ``model`` under torch's compiler, which needs one for C++ on a CPU."""
     import torch
 
+    from compressors.meter import random_inputs
+
     ready: Any = torch.compile(copy.deepcopy(model), dynamic=False)
-    ids = torch.zeros(1, 8, dtype=torch.int64, device=next(model.parameters()).device)
+    device = next(model.parameters()).device
+    inputs = {name: torch.from_numpy(array).to(device) for name, array in random_inputs(model, 1, 8).items()}
     try:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ready(input_ids=ids, attention_mask=torch.ones_like(ids))
+            ready(**inputs)
     except RuntimeError as error:
         if "InvalidCxxCompiler" not in str(error):
             raise

@@ -32,7 +32,10 @@ def encode_texts(
     labels: Sequence[Any] | None,
     max_length: int,
 ) -> Encoded:
-    """Return texts or pairs of texts as token ids; of a pair, the longer side is truncated first."""
+    """Return texts or pairs of texts as token ids; of a pair, the longer side is truncated first.
+
+    The token that ends a text is taken for an unknown word where a text has it written out.
+    """
     from compressors.distill.batches import Encoded
 
     problem = (
@@ -42,9 +45,10 @@ def encode_texts(
     )
     ids: list[Ids] = []
     segments: list[Ids] = []
+    ends = tokenizer("", None if text_pair is None else "")["input_ids"].count(tokenizer.eos_token_id)
     for first, second in in_portions(text, text_pair):
         batch = tokenizer(first, second, **_options(tokenizer, max_length))
-        ids += _arrays(batch["input_ids"])
+        ids += _arrays(_ending_alike(tokenizer, batch, ends))
         if second is not None and "token_type_ids" in batch:
             segments += _arrays(batch["token_type_ids"])
     return Encoded(
@@ -61,6 +65,24 @@ def in_portions(text: Iterable[Any], pair: Iterable[Any] | None = None) -> Itera
     first, second = iter(text), iter(pair or ())
     while some := list(islice(first, PORTION)):
         yield some, None if pair is None else list(islice(second, PORTION))
+
+
+def _ending_alike(tokenizer: Any, batch: Any, ends: int) -> list[list[int]]:
+    """Return rows of which each has ``ends`` tokens that end a text: T5 and BART refuse batches of others.
+
+    A tokenizer finds such tokens in the text itself, too.
+    """
+    end, unknown = tokenizer.eos_token_id, tokenizer.unk_token_id
+    rows: list[list[int]] = list(batch["input_ids"])
+    if unknown is None or not tokenizer.is_fast:  # others do not tell which tokens are of the text
+        return rows
+    for number, row in enumerate(rows):
+        if row.count(end) != ends:
+            parts = batch.sequence_ids(number)
+            rows[number] = [
+                word if part is None or word != end else unknown for word, part in zip(row, parts, strict=True)
+            ]
+    return rows
 
 
 def encode_words(

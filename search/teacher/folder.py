@@ -113,3 +113,16 @@ def check_tokenizer(tokenizer: Any, where: str, words: int) -> None:
             f"{where}: its tokenizer knows {len(tokenizer):,} words and the model {words:,}; "
             "give the tokenizer that the model was trained with"
         )
+
+
+def check_ends(tokenizer: Any, where: str, config: Any) -> None:
+    """Raise UserError unless texts have the token at which a model with encoder and decoder answers, and once each."""
+    end = config.eos_token_id
+    pad = config.pad_token_id if config.pad_token_id is not None else tokenizer.pad_token_id
+    if end not in tokenizer("")["input_ids"]:
+        raise UserError(
+            f"{where}: its tokenizer does not end texts with the model's eos_token_id, {end}, where the model answers; "
+            "give the tokenizer that the model was trained with"
+        )
+    if pad is None or pad == end:
+        raise UserError(f"{where}: pad_token_id is {pad}; allowed: a word that is not the end of a text, {end}")

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from search.backbone import resolve
 from search.device import device_of
-from search.teacher.folder import HASH_FILE, check_tokenizer, folder_hash, hash_of
+from search.teacher.folder import HASH_FILE, check_ends, check_tokenizer, folder_hash, hash_of
 from search.teacher.model import Progress, Teacher, silent
 from spaces.canonical import short_hash
 from spaces.errors import UserError
@@ -141,9 +141,6 @@ def _load(source: str, config: TeacherConfig, spec: TaskSpec, *, new_head: bool)
     import torch
     import transformers
 
-    from compressors.apply import refuse_two_stacks
-    from compressors.signature import signature_of
-
     auto = getattr(transformers, spec.kind.auto_class)
     # a head for other labels is as good as none
     arguments = {**spec.model_arguments(), "ignore_mismatched_sizes": True} if new_head else {}
@@ -163,8 +160,19 @@ def _load(source: str, config: TeacherConfig, spec: TaskSpec, *, new_head: bool)
     check_tokenizer(tokenizer, f"teacher.model: {config.model!r}", model.get_input_embeddings().num_embeddings)
     if not new_head:
         _check_head(config.model, model, report, spec)
-    refuse_two_stacks(signature_of(model))
+    check_stacks(model, lambda: tokenizer, config.model)
     return model, tokenizer
+
+
+def check_stacks(model: Any, tokenizer: Callable[[], Any], name: str) -> None:
+    """Raise UserError for a model of several stacks of blocks that cannot be compressed, or has another's tokenizer."""
+    from compressors.apply import refuse_stacks
+    from compressors.signature import signature_of
+
+    signature = signature_of(model)
+    refuse_stacks(signature)
+    if signature.stacks > 1:
+        check_ends(tokenizer(), f"teacher.model: {name!r}", model.config)
 
 
 def _agree_on_padding(model: Any, tokenizer: Any) -> bool:

@@ -55,7 +55,7 @@ def facts_of(work: WorkSpec, threads: int, progress: Any) -> dict[str, Any]:
     from search.config import config_from
     from search.device import device_of
     from search.quiet import quiet
-    from search.workspace import blocks_of, open_workspace, settings_of
+    from search.workspace import blocks_of, check_teaching, open_workspace, settings_of
 
     quiet()
     torch.set_num_threads(threads)
@@ -63,6 +63,7 @@ def facts_of(work: WorkSpec, threads: int, progress: Any) -> dict[str, Any]:
     os.environ["PAREDOWN_CACHE"] = cache
     device_of(config.latency.device)  # one that is not there is refused before minutes go into the teacher
     workspace = open_workspace(config, progress=progress)
+    check_teaching(config, workspace.teacher.signature)
     progress("calibrating", 0, 1)
     curves = workspace.curves.arrays()
     progress("computing the teacher's outputs", 0, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch.testing import assert_close
 
 from compressors.api import compress
 from compressors.distill import precision
-from compressors.distill.batches import collate
+from compressors.distill.batches import Encoded, collate
 from compressors.distill.mixup import Mix, mixed, words_of
 from compressors.distill.objective import Objective
 from compressors.distill.targets import Targets, prepare_targets, teacher_outputs
@@ -56,6 +57,22 @@ def test_a_mixture_in_full_share_of_the_other_is_the_other() -> None:
     swapped = mixed(batch, Mix(0.0, torch.tensor([1, 0])))
     plain = teacher_outputs(teacher, signature_of(teacher), batch, ["logits"])["logits"]
     assert_close(teacher_outputs(teacher, signature_of(teacher), swapped, ["logits"])["logits"], plain.flip(0))
+
+
+def test_an_encoder_with_a_table_of_its_own_sees_the_mixture(make_teacher: Any) -> None:
+    teacher = make_teacher("t5", "TokenClassification")
+    data = Encoded((np.array([5, 6, 7], np.int32), np.array([8, 9, 10], np.int32)), level="token")
+    batch = collate(data, np.arange(2))
+    swapped = mixed(batch, Mix(0.0, torch.tensor([1, 0])))
+    plain = teacher_outputs(teacher, signature_of(teacher), batch, ["logits"])["logits"]
+    assert_close(teacher_outputs(teacher, signature_of(teacher), swapped, ["logits"])["logits"], plain.flip(0))
+
+
+def test_texts_that_are_read_where_they_end_are_not_mixed(make_teacher: Any) -> None:
+    teacher = make_teacher("t5")
+    batch = mixed(collate(sentences(), np.arange(2)), Mix(0.5, torch.tensor([1, 0])))
+    with pytest.raises(UserError, match=r"distillation\.mixup: T5ForSequenceClassification reads where a text ends"):
+        teacher_outputs(teacher, signature_of(teacher), batch, ["logits"])
 
 
 def test_the_words_of_both_texts_count() -> None:

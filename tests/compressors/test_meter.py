@@ -142,3 +142,12 @@ def test_peak_memory_counts_weights_and_what_lives_at_once() -> None:
     # Two wide activations at once: before and after the first relu; the input is not the model's.
     assert found == pytest.approx((weights + 2 * wide) / 1e6)
     assert found > (weights + wide + narrow) / 1e6
+
+
+def test_texts_end_once_and_at_their_end_where_a_model_knows_what_ends_them() -> None:
+    config = SimpleNamespace(vocab_size=5, pad_token_id=0, eos_token_id=1)
+    ids = random_inputs(SimpleNamespace(config=config), 8, 16)["input_ids"]  # type: ignore[arg-type]
+    assert (ids[:, -1] == 1).all()
+    assert set(ids[:, :-1].flatten().tolist()) == {2, 3, 4}
+    config.eos_token_id = 50256  # as in a small GPT-2, whose config says nothing of it
+    assert random_inputs(SimpleNamespace(config=config), 8, 16)["input_ids"].max() < 5  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from sklearn import metrics as reference
 from search.data import Split
 from search.kinds import KINDS
 from search.tasks import TaskSpec
-from search.tasks.encode import IGNORED
+from search.tasks.encode import IGNORED, encode_texts
 from search.tasks.entities import entities
 from spaces.errors import UserError
 
@@ -286,3 +286,14 @@ def test_words_of_a_tokenizer_that_splits_at_spaces_are_left_as_they_are(tokeniz
     words = ["john", "lives", "in"]
     encoded = spec("token-classification", "seqeval_f1", TAGS).encode(tokenizer, Split(tokens=[words]))
     assert encoded.input_ids[0].tolist() == tokenizer(" ".join(words))["input_ids"]
+
+
+@pytest.mark.parametrize("pair", [None, ["w2 </s>", "w1 w2 w1 </s> w2 w1"]])
+def test_what_ends_a_text_is_an_unknown_word_where_the_text_has_it(pair: list[str] | None) -> None:
+    from tests.search.stacks import tokenizer
+
+    kind = "text-classification" if pair is None else "text-pair-classification"
+    rows = encode_texts(tokenizer(), KINDS[kind], ["w1 </s> w2", "w1"], pair, None, 8)
+    assert [np.flatnonzero(ids == 1).size for ids in rows.input_ids] == [1 if pair is None else 2] * 2
+    assert all(ids[-1] == 1 for ids in rows.input_ids)
+    assert (rows.input_ids[0] == 2).sum() == (1 if pair is None else 2)
