@@ -195,7 +195,8 @@ class Thin:
         moving = a.flatten(1)
         residual = pulled - bend(moving)
         error = self.energy - float(((pulled + residual) * moving).sum())
-        for _ in range(min(self.m2, 2)):
+        # with n1 = 1 a step is cheap and the only thing that the split weights leave to be done
+        for _ in range(min(self.m2, 3 if self.n1 == 1 else 2)):
             direction = (residual / share) @ inverse
             bent = bend(direction)
             step = _step(residual, direction, bent)
