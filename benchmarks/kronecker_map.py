@@ -118,12 +118,14 @@ def left(target: Any, m1: int, n1: int, terms: int, start: str) -> float:
     import torch
 
     from compressors.closed_forms import Target
-    from compressors.kronecker_sums import kronecker_sum, nearest_kronecker, refined_kronecker
+    from compressors.kronecker_split import kronecker_sum
+    from compressors.kronecker_sums import fitted_kronecker, nearest_kronecker
 
-    a, b, _ = nearest_kronecker(Target(target.weight) if start == "plain" else target, m1, n1)
-    a, b = a[:terms], b[:terms]
     if start == "alternating":
-        a, b = refined_kronecker(target, a, b)
+        a, b = fitted_kronecker(target, m1, n1, terms)
+    else:
+        a, b, _ = nearest_kronecker(Target(target.weight) if start == "plain" else target, m1, n1)
+        a, b = a[:terms], b[:terms]
     return target.error(kronecker_sum(a, b)) / target.error(torch.zeros_like(target.weight))
 
 
@@ -180,9 +182,9 @@ def trained(workspace: Any, factors: Any, case: tuple[str, str, float, str], see
     choices = {m.path: choice(m, shape, keep) for m in parts}
     init = "svd" if start == "plain" else "fisher-whitened"
     plan = Plan(Student.of(factors.signature.hash, choices, init=init), Distillation(learning_rate=LEARNING_RATE))
-    refine, cache = module.refined_kronecker, factors._cache
+    fit, cache = module.fitted_kronecker, factors._cache
     if start == "weighted":  # what students start from is the alternation's result: left out for this row
-        module.refined_kronecker, factors._cache = lambda target, a, b: (a, b), FactorCache(None)
+        module.fitted_kronecker, factors._cache = first_terms, FactorCache(None)
     seen: list[float] = []
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -198,13 +200,21 @@ def trained(workspace: Any, factors: Any, case: tuple[str, str, float, str], see
             )
             value = both(workspace, saved(Path(folder) / "model"))
     finally:
-        module.refined_kronecker, factors._cache = refine, cache
+        module.fitted_kronecker, factors._cache = fit, cache
     columns = outcome.columns
     return {
         "value": value,
         "untrained": seen[0],
         "size_mb": columns["size_mb"],
     }
+
+
+def first_terms(target: Any, m1: int, n1: int, terms: int) -> tuple[Any, Any]:
+    """Return the first terms of the nearest sum, without alternation."""
+    from compressors.kronecker_sums import nearest_kronecker
+
+    a, b, _ = nearest_kronecker(target, m1, n1)
+    return a[:terms], b[:terms]
 
 
 def choice(module: Any, name: str, keep: float) -> Any:

@@ -110,10 +110,10 @@ def low_rank(target: Target) -> tuple[Tensor, Tensor, Tensor]:
     return *up_down(parts, target.weight), parts["energies"]
 
 
-def components(target: Target, outputs: Tensor | None = None) -> dict[str, Tensor]:
+def components(target: Target, shared: Tensor | None = None) -> dict[str, Tensor]:
     """Return ``energies`` (q,), and what ``up_down`` makes factors of any rank from: about q^2 numbers.
 
-    ``outputs`` is ``output_moment`` of the target, where it is known already.
+    ``shared`` is ``shared_moment`` of the target, where it is known already.
 
     Computed on the smaller side: with few outputs from the eigenvectors U of D W C W^T D, W' = D^-1 U U^T D W (the
     optimum of DRONE and SVD-LLM, without an inverse of C); with few inputs from the eigenvectors V of L^T W^T D^2 W L,
@@ -121,19 +121,17 @@ def components(target: Target, outputs: Tensor | None = None) -> dict[str, Tenso
     single precision on MiniLM-L6's matrices half of the components leave 1e-7 more error.
     """
     weight, scale = target.weight, target.row_scale
+    shared = shared_moment(target) if shared is None else shared
     if reads_more(target):
-        outputs = output_moment(target) if outputs is None else outputs
-        energies, basis = eigen(scale * outputs.to(weight.dtype) * scale.T)
+        energies, basis = eigen(scale * shared.to(weight.dtype) * scale.T)
         return {"energies": energies, "basis": basis, "scale": scale}
     root = root_of(target.moment, weight.shape[1], weight)
-    thin = root.to(target.stored)
-    scaled = weight.to(target.stored) * scale.to(target.stored)
     if root.dim() == 1:
-        scaled *= thin
-        energies, basis = eigen(symmetric(scaled.T, scaled).to(weight.dtype))
+        energies, basis = eigen(root[:, None] * shared.to(weight.dtype) * root)
         into = root[:, None] * basis
     else:
-        energies, basis = eigen((thin.T @ symmetric(scaled.T, scaled) @ thin).to(weight.dtype))
+        thin = root.to(target.stored)
+        energies, basis = eigen(symmetric(thin.T @ shared, thin).to(weight.dtype))
         into = (thin @ basis.to(target.stored)).to(weight.dtype)
     return {"energies": energies, "into": into, "down": solve(basis.T, root)}
 
@@ -143,10 +141,36 @@ def reads_more(target: Target) -> bool:
     return target.weight.shape[0] <= target.weight.shape[1]
 
 
-def output_moment(target: Target) -> Tensor:
-    """Return W C W^T (m, m), in the precision in which C was stored: the same for every weighting of the outputs."""
+def shared_moment(target: Target) -> Tensor:
+    """Return what the decomposition has in common with other weightings, in the precision in which C was stored.
+
+    W C W^T (m, m) where the outputs are decomposed: the same for every D. Else W^T D^2 W (n, n), the same for every C.
+    """
     weight = target.weight.to(target.stored)
+    if not reads_more(target):
+        scaled = weight * target.row_scale.to(target.stored)
+        return symmetric(scaled.T, scaled)
+    if target.columns is not None and target.columns.dim() == 2:
+        return congruent(weight, target.columns)
     return symmetric(times(weight, target.columns), weight.T)
+
+
+def congruent(weight: Tensor, moment: Tensor) -> Tensor:
+    """Return ``weight`` (m, n) ``moment`` ``weight``^T for a symmetric ``moment`` (n, n).
+
+    Where n is larger than m, by half of the moment: it is U + U^T with U its upper triangle and half of its diagonal.
+    """
+    m, n = weight.shape
+    if n <= m:
+        return symmetric(weight @ moment, weight.T)
+    half = torch.empty_like(weight)
+    for begin in range(0, n, STRIP):
+        end = min(begin + STRIP, n)
+        corner = moment[begin:end, begin:end].triu()
+        corner.diagonal().mul_(0.5)
+        half[:, begin:end] = weight[:, :begin] @ moment[:begin, begin:end] + weight[:, begin:end] @ corner
+    product = half @ weight.T
+    return product + product.T
 
 
 def symmetric(left: Tensor, right: Tensor) -> Tensor:

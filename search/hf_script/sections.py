@@ -27,7 +27,8 @@ RENAMES: Mapping[str, Mapping[str, str]] = {
     "compressors.methods": {r"\binitialiser\(choice\.method\)": "STARTS[choice.method]"},
     "compressors.structure": {r"\bunit_scores\b": "ffn_scores"},
     "compressors.masks": {r"\bscore\(": "weight_scores("},
-    "compressors.kronecker_sums": {r"\b(STEPS|SWEEPS|RIDGE)\b": r"KRONECKER_\1"},
+    "compressors.kronecker_sums": {r"\bRIDGE\b": "KRONECKER_RIDGE"},
+    "compressors.kronecker_alternation": {r"\b(STEPS|SWEEPS|RIDGE)\b": r"KRONECKER_\1"},
 }
 
 REPLACED = (("compressors.methods", "initialiser"), ("search.tasks.encode", "IGNORED"))

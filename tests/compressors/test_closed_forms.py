@@ -17,9 +17,10 @@ from compressors.closed_forms import (
     RIDGE,
     Target,
     components,
+    congruent,
     low_rank,
-    output_moment,
     refitted,
+    shared_moment,
     symmetric,
     up_down,
 )
@@ -117,12 +118,21 @@ def test_a_symmetric_product_in_strips_is_the_product(size: int, inner: int, see
 
 
 @given(sides, sides, seeds)
-def test_the_output_moment_of_one_weighting_serves_another(m: int, n: int, seed: int) -> None:
-    weighed = weighted(seed, min(m, n), max(m, n))
-    plain = Target(weighed.weight, columns=weighed.columns)
-    own, shared = components(weighed), components(weighed, output_moment(plain))
+def test_the_shared_moment_of_one_weighting_serves_another(m: int, n: int, seed: int) -> None:
+    weighed = weighted(seed, m, n)
+    other = Target(weighed.weight, columns=weighed.columns) if m <= n else Target(weighed.weight, weighed.rows)
+    own, shared = components(weighed), components(weighed, shared_moment(other))
     assert own.keys() == shared.keys()
     assert all(torch.equal(own[name], shared[name]) for name in own)
+
+
+@given(sides, sides, seeds, st.integers(1, 9))
+def test_a_congruent_product_by_half_of_the_moment_is_the_product(m: int, n: int, seed: int, strip: int) -> None:
+    weight, inner = normal(seed, m, n), moment(seed, n)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(closed_forms, "STRIP", strip)
+        found = congruent(weight, inner)
+    assert torch.allclose(found, weight @ inner @ weight.T, rtol=1e-10, atol=1e-10)
 
 
 @given(sides, sides, seeds)

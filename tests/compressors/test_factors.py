@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from compressors import factors as factors_module
 from compressors.calibration import Calibration, calibrate
 from compressors.factors import Factors
-from compressors.kronecker_sums import kronecker_sum, nearest_kronecker
+from compressors.kronecker_split import kronecker_sum
+from compressors.kronecker_sums import nearest_kronecker
 from compressors.methods import initialise
 from compressors.modeling_paredown import LAYERS
 from spaces import methods
@@ -188,8 +189,8 @@ def test_weightings_decomposed_together_are_as_each_alone(
 ) -> None:
     together, alone = (Factors.of_model(teacher, calibration) for _ in range(2))
     products: list[Any] = []
-    original = factors_module.output_moment
-    monkeypatch.setattr(factors_module, "output_moment", lambda target: products.append(target) or original(target))
+    original = factors_module.shared_moment
+    monkeypatch.setattr(factors_module, "shared_moment", lambda target: products.append(target) or original(target))
     together.decompose(("whitened", "fisher-whitened"))
     assert 0 < len(products) < 2 * len(together.signature.modules)
     once = len(products)

@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from compressors import kronecker_sums
+from compressors import kronecker_alternation, kronecker_sums
 from compressors.closed_forms import Target, low_rank
-from compressors.kronecker_sums import RIDGE, Split, kronecker_sum, nearest_kronecker, refined_kronecker
+from compressors.kronecker_alternation import RIDGE, Found, Problem, Thin
+from compressors.kronecker_split import Split, kronecker_sum
+from compressors.kronecker_sums import fitted_kronecker, nearest_kronecker, refined_kronecker
 
 seeds = st.integers(0, 2**31)
 
@@ -166,7 +168,75 @@ def test_alternation_leaves_an_exact_sum_and_weights_of_zero_alone() -> None:
 def test_alternation_in_half_precision_leaves_the_same_error(m1: int, n1: int, monkeypatch: pytest.MonkeyPatch) -> None:
     target, errors = weighted(5, 24, 36), []
     for half in (False, True):
-        monkeypatch.setattr(kronecker_sums, "has_bfloat16", lambda device, half=half: half)
+        monkeypatch.setattr(kronecker_alternation, "has_bfloat16", lambda device, half=half: half)
         found = refined_kronecker(target, *started(target, m1, n1, 4))
         errors.append(target.error(kronecker_sum(*found)))
     assert errors[1] == pytest.approx(errors[0], rel=0.01)
+
+
+def both_ways(target: Target, m1: int, n1: int, terms: int, sweeps: int) -> tuple[Found, Found]:
+    """What the whole matrix's gradient and the factors' own equations find from the nearest sum."""
+    split = Split.of(target, m1, n1)
+    weighed = split.weigh(target.weight)
+    a, b = (factor.float() for factor in split.weighed_factors(*started(target, m1, n1, terms)))
+    whole = Problem.of(target, split, weighed).alternated(a, b, sweeps)
+    a, b = (factor.float() for factor in split.unweigh(a, b))
+    return whole, Thin(target, split).alternated(a, b, sweeps)
+
+
+@settings(deadline=None, max_examples=60)
+@given(divided, st.integers(1, 3), seeds)
+def test_sweeps_in_the_space_of_the_factors_never_raise_the_error(
+    sizes: tuple[int, int, int, int], terms: int, seed: int
+) -> None:
+    m1, m2, n1, n2 = sizes
+    target = weighted(seed, m1 * m2, n1 * n2)
+    allowed = slack(target, m1, n1)
+    errors = [target.error(nearest(target, m1, n1, terms))]
+    for sweeps in (1, 2, 4, 8):
+        found = both_ways(target, m1, n1, terms, sweeps)[1]
+        errors.append(target.error(kronecker_sum(found.a.double(), found.b.double())))
+    assert all(later <= earlier + allowed for earlier, later in pairwise(errors))
+
+
+@pytest.mark.parametrize(("m1", "n1"), [(24, 2), (12, 2), (6, 4), (4, 4), (3, 8), (12, 8), (24, 1), (2, 16)])
+def test_both_ways_end_at_the_same_error_and_say_it(m1: int, n1: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kronecker_alternation, "has_bfloat16", lambda device: False)
+    target = weighted(5, 24, 16)
+    whole, thin = both_ways(target, m1, n1, 2, 60)
+    left = [target.error(kronecker_sum(found.a.double(), found.b.double())) for found in (whole, thin)]
+    assert left[1] == pytest.approx(left[0], rel=0.02)
+    for found, error in zip((whole, thin), left, strict=True):
+        assert found.before == pytest.approx(target.error(nearest(target, m1, n1, 2)), rel=1e-2)
+        assert found.after == pytest.approx(error, rel=1e-2)
+
+
+@settings(deadline=None, max_examples=60)
+@given(divided, st.integers(1, 3), seeds)
+def test_a_fitted_sum_is_never_above_the_nearest_one(sizes: tuple[int, int, int, int], terms: int, seed: int) -> None:
+    m1, m2, n1, n2 = sizes
+    target = weighted(seed, m1 * m2, n1 * n2)
+    a, b = fitted_kronecker(target, m1, n1, terms)
+    assert len(a) == len(b) == min(terms, m1 * n1, m2 * n2)
+    least = target.error(nearest(target, m1, n1, terms))
+    assert target.error(kronecker_sum(a, b)) <= least * (1 + 1e-6) + 1e-12
+
+
+@pytest.mark.parametrize(("m1", "n1"), [(96, 2), (48, 2), (24, 4)])
+def test_a_search_of_the_leading_terms_ends_as_low_as_the_exact_ones(m1: int, n1: int) -> None:
+    target = weighted(11, 96, 192)
+    a, b = fitted_kronecker(target, m1, n1, 4)
+    exact = refined_kronecker(target, *started(target, m1, n1, 4))
+    errors = [target.error(kronecker_sum(*sums)) for sums in ((a, b), exact)]
+    assert errors[0] <= 1.01 * errors[1]
+    assert errors[0] < target.error(nearest(target, m1, n1, 4))
+    again = fitted_kronecker(target, m1, n1, 4)
+    assert torch.equal(a, again[0])
+    assert torch.equal(b, again[1])
+
+
+def test_weights_that_are_products_need_no_alternation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kronecker_sums, "alternated", None)
+    target = weighted(7, 12, 8)
+    a, b = fitted_kronecker(target, 12, 1, 3)
+    assert torch.equal(kronecker_sum(a, b), nearest(target, 12, 1, 3))
