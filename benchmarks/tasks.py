@@ -6,9 +6,9 @@
 DATA holds a folder for each set of ``SETS``, with train, validation and test as csv or jsonl; sets that are not there
 are left out, and so are models other than MiniLM without ``--models``. ``slots`` asks which slots a sentence has: the
 tags of its words as a set. A split that a set lacks is taken from the end of train. Every cell is an ordinary config:
-``paredown search``, then ``paredown plan --keep 0.5`` and ``paredown train --as-trial`` for half the encoder. Data sets
-are cut to the rows that stand here, chosen by the hash of a row. A search that was interrupted goes on, and cells that
-the output file holds are not run again.
+``paredown search`` of students within two points of the teacher (``least``), then ``paredown plan --keep 0.5`` and
+``paredown train --as-trial`` for half the encoder. Data sets are cut to the rows that stand here, chosen by the hash of
+a row. A search that was interrupted goes on, and cells that the output file holds are not run again.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from typing import Any
 
 POINT, PERPLEXITY = 0.01, 1.05
 """A student is near its teacher within a point, or with a perplexity of at most 1.05 times the teacher's."""
+SLACK = 0.02
+"""Students this far below the teacher do not count for a search: its front is wanted near the teacher."""
 HALF = 0.5
 MINILM = "minilm"
 SPLITS = ("train", "validation", "test")
@@ -114,19 +116,30 @@ def run_cell(name: str, cell: Cell, arguments: argparse.Namespace) -> dict[str, 
     """Search, and train half the encoder; return the row of the table."""
     from search.config import config_from
     from search.driver.launch import run_search
+    from search.quiet import quiet
     from search.students.oneshot import make_plan
     from search.students.train import train_recipe
+    from search.workspace import open_workspace
 
+    quiet()
     folder = arguments.runs.absolute() / name
     files = subset(cell, arguments.data, folder / "data")
     model = cell.model if cell.model == MINILM else str((arguments.models / cell.model).absolute())
-    config = config_from(values_of(cell, model, files, folder / "run"))
+    values = values_of(cell, model, files, folder / "run")
+    least = None
+    if cell.metric != "perplexity":
+        rows = open_workspace(config_from(values)).rows  # makes the teacher, which the search finds in the cache
+        teacher = rows.spec.score(rows.teacher_logits, rows.validation.truth)
+        least = round(teacher.value - SLACK, 3)
+        values["constraints"] = {cell.metric: least}
+    config = config_from(values)
     run = run_search(config)
     recipe = make_plan(
         config, keep=HALF, size_mb=None, method="lowrank", allocator="marginal", init="fisher-whitened"
     ).save(folder / "half.yaml")
     half = train_recipe(recipe, folder / "half", as_trial=True).achieved
-    return {**facts_of(run, cell), "half": {key: half[key] for key in half if cell.metric in key or key == "size_mb"}}
+    kept = {key: half[key] for key in half if cell.metric in key or key == "size_mb"}
+    return {**facts_of(run, cell), "least": least, "half": kept}
 
 
 def values_of(cell: Cell, model: str, files: dict[str, str], folder: Path) -> dict[str, Any]:
@@ -183,6 +196,8 @@ def slots(tags: list[str]) -> list[str]:
 def facts_of(run: Any, cell: Cell) -> dict[str, Any]:
     """Return the teacher's value, and the smallest front point within a point of it, else the best one."""
     metric, teacher, front = cell.metric, run.teacher_values, run.front()
+    if front.empty:  # no student was within two points
+        front = run.trials[run.trials["state"] == "COMPLETE"]
     values, known = front[metric], teacher[metric]
     least = metric == "perplexity"
     near = front[values <= known * PERPLEXITY if least else values >= known - POINT]
