@@ -78,7 +78,7 @@ SETS = {
         "wikiann_en", "token-classification", "seqeval_f1", (6000, 700, 1000), model="distilbert", trials=6, steps=100
     ),
     "mpnet-trec6": Cell(
-        "trec6", "text-classification", "accuracy", (4931, 521, 500), model="mpnet", epochs=1, trials=6, steps=80
+        "trec6", "text-classification", "accuracy", (4931, 521, 500), model="mpnet", epochs=1, trials=4, steps=60
     ),
 }
 """Cells by name."""
