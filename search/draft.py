@@ -49,6 +49,8 @@ OTHERS = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",)
 """What the files beside the training file are called."""
 MARKED = 2
 """Columns of 0 and 1 from which on they are labels, where they are more than so many times other labels."""
+TAUGHT_BOTH = {"objective": {"choices": ["logits", "logits+hidden"]}}
+"""What students of an encoder with a decoder can be taught by; the default has more."""
 LOOKED_AT = 2000
 """Rows whose texts are counted in tokens."""
 FEW = 0.2
@@ -66,12 +68,13 @@ class Draft:
 
 
 def look(teacher: str, train: Path) -> Draft:
-    """Return the task, teacher and latency sections for training ``teacher`` on the file ``train``.
+    """Return the sections task, teacher and latency for training ``teacher`` on the file ``train``.
 
-    Raises UserError where the columns cannot be told, or the teacher is not there.
+    And space, where the default does not fit. Raises UserError where the columns cannot be told, or the teacher is not there.
     """
     table = read_file(train)
-    architecture = _architecture_of(teacher)
+    config = _config_of(teacher)
+    architecture = str((config.architectures or [type(config).__name__])[0])
     columns = columns_of(table, architecture)
     kind = kind_of(table, columns, architecture)
     if kind not in KINDS:
@@ -84,11 +87,13 @@ def look(teacher: str, train: Path) -> Draft:
     longest = max(longest, LEAST_FOR_ANSWERS) if kind == "question-answering" else longest
     when = "already" if head else "first"
     needed = {"finetune": {"num_train_epochs": 2, "learning_rate": 1e-4}}
+    both = config.is_encoder_decoder and kind != "token-classification"
     return Draft(
         {
             "teacher": {"model": teacher, **({} if head else needed)},
             "task": {"kind": kind, "data": files, "columns": columns, "metric": metric, "max_length": longest},
             "latency": {"batch_size": 1, "sequence_length": middle, "threads": 1},
+            **({"space": {"distillation": TAUGHT_BOTH}} if both else {}),
         },
         {
             "teacher": f"{architecture}{'' if head else ', which has no trained head and'} is fine-tuned {when}",
@@ -201,16 +206,15 @@ def _others(train: Path) -> dict[str, str]:
     return found
 
 
-def _architecture_of(teacher: str) -> str:
-    """Return the name of the teacher's class."""
+def _config_of(teacher: str) -> Any:
+    """Return the teacher's config, as transformers reads it."""
     from transformers import AutoConfig
 
     source = resolve(teacher)
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        return AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"--teacher {teacher}: cannot be loaded ({str(error).strip().splitlines()[0]})") from error
-    return str((config.architectures or [type(config).__name__])[0])
 
 
 def _metric(table: Table, kind: str, columns: Mapping[str, Any]) -> tuple[str, str]:

@@ -28,6 +28,9 @@ def starter(file: Path, draft: Draft | None = None) -> str:
         text = re.sub(r"^  finetune: .*\n", "", text, flags=re.MULTILINE)
     text = _set(text, "objectives", [task["metric"], "size_mb", "latency_ms"])
     text = _set(text, "latency", values["latency"])
+    if "space" in values:
+        taught = _flow(values["space"]["distillation"])
+        text = text.replace("\n  # methods:", f"\n  distillation: {taught}\n  # methods:", 1)
     found = "".join(f"#   {key}: {note}\n" for key, note in draft.notes.items())
     return text.replace("\nteacher:", f"#\n# What was looked at:\n{found}\nteacher:", 1)
 

@@ -14,7 +14,9 @@ from search.data import load_data
 from search.data.table import Table
 from search.draft import columns_of, kind_of, look
 from search.starter import starter
+from spaces.domains import Choices
 from spaces.errors import UserError
+from tests.search.stacks import write_backbone
 
 
 def table(**columns: list[Any]) -> Table:
@@ -145,3 +147,12 @@ def test_a_fine_tuned_teacher_is_left_as_it_is_and_skewed_labels_ask_for_another
 def test_a_teacher_that_is_not_there_is_one_sentence(task_data: dict[str, str]) -> None:
     with pytest.raises(UserError, match="there is no folder /nowhere"):
         look("/nowhere", Path(task_data["train"]))
+
+
+def test_an_encoder_with_a_decoder_is_taught_by_what_it_allows(tmp_path: Path) -> None:
+    train = tmp_path / "train.csv"
+    train.write_text("text,label\n" + "".join(f"w1 w{n},{n % 2}\n" for n in range(20)))
+    draft = look(str(write_backbone(tmp_path / "t5")), train)
+    file = tmp_path / "config.yaml"
+    file.write_text(starter(file, draft))
+    assert load_config(file).space.distillation.objective == Choices(("logits", "logits+hidden"))
