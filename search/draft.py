@@ -70,7 +70,8 @@ class Draft:
 def look(teacher: str, train: Path) -> Draft:
     """Return the sections task, teacher and latency for training ``teacher`` on the file ``train``.
 
-    And space, where the default does not fit. Raises UserError where the columns cannot be told, or the teacher is not there.
+    And space, where the default does not fit. Raises UserError where the columns cannot be told, or the teacher is
+    not there.
     """
     table = read_file(train)
     config = _config_of(teacher)
