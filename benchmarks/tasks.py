@@ -50,9 +50,19 @@ class Cell:
 SETS = {
     "trec6": Cell("trec6", "text-classification", "accuracy", (4931, 521, 500)),
     "stsb": Cell(
-        "stsb", "regression", "spearman", (5749, 750, 750), columns={"text_pair": "text_pair"}, max_length=96, epochs=1
+        "stsb",
+        "regression",
+        "spearman",
+        (5749, 750, 750),
+        columns={"text_pair": "text_pair"},
+        max_length=96,
+        epochs=1,
+        trials=6,
+        steps=200,
     ),
-    "qnli": Cell("qnli_dev_resplit", "text-pair-classification", "accuracy", (3694, 355, 700), max_length=96),
+    "qnli": Cell(
+        "qnli_dev_resplit", "text-pair-classification", "accuracy", (3694, 355, 700), max_length=96, trials=6, steps=150
+    ),
     "snips": Cell("snips_slots", "token-classification", "seqeval_f1", (5000, 700, 700)),
     "wikiann": Cell("wikiann_en", "token-classification", "seqeval_f1", (6000, 700, 1000)),
     "squad": Cell(
@@ -66,8 +76,8 @@ SETS = {
         trials=6,
         steps=150,
     ),
-    "embedding": Cell("trec6", "sentence-embedding", "cosine", (4931, 521, 500), epochs=0),
-    "slots": Cell("snips_slots", "multi-label-classification", "f1", (5000, 700, 700)),
+    "embedding": Cell("trec6", "sentence-embedding", "cosine", (4931, 521, 500), epochs=0, trials=6, steps=200),
+    "slots": Cell("snips_slots", "multi-label-classification", "f1", (5000, 700, 700), trials=6, steps=200),
     "words": Cell(
         "imdb_unlabelled_sentences", "masked-lm", "perplexity", (20000, 500, 500), epochs=1, trials=6, steps=150
     ),
