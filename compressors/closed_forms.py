@@ -14,6 +14,8 @@ from torch import Tensor
 
 JITTER = 1e-6
 """Added to the diagonal of a moment, as a share of its mean, before it is inverted."""
+MOST_JITTER = 1e3
+"""A moment has no negative eigenvalue beyond rounding, so that one that needs more is none."""
 FLOOR = 1e-6
 """Least row weight, as a share of the mean: an output without gradient must not divide by zero."""
 
@@ -214,7 +216,8 @@ def scale_of(variance: Tensor | None, size: int, like: Tensor) -> Tensor:
 def root_of(moment: Tensor | None, size: int, like: Tensor) -> Tensor:
     """Return L with L L^T = the moment plus jitter: lower triangular (size, size), or (size,) for a diagonal one.
 
-    The jitter grows until the matrix is positive definite: it was stored in single precision.
+    The jitter grows until the matrix is positive definite: it was stored in single precision. Raises ArithmeticError
+    for a moment that is not finite.
     """
     if moment is None or moment.dim() == 1:
         return scale_of(moment, size, like)
@@ -222,12 +225,13 @@ def root_of(moment: Tensor | None, size: int, like: Tensor) -> Tensor:
     if mean <= 0:
         return like.new_ones(size)
     jitter = JITTER
-    while True:
+    while jitter < MOST_JITTER:
         root: Tensor
         root, failed = torch.linalg.cholesky_ex(moment + jitter * mean * torch.eye(size, dtype=moment.dtype))
         if not failed:
             return root
         jitter *= 10
+    raise ArithmeticError(f"a second moment of {size} inputs is not finite")
 
 
 def times(matrix: Tensor, right: Tensor | None) -> Tensor:

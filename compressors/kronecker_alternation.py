@@ -170,14 +170,21 @@ class Thin:
         self.rows = rows.T[:, :, None]
 
     def alternated(self, a: Tensor, b: Tensor, sweeps: int) -> Found:
-        """Return a (k, m1, n1) and b (k, m2, n2) after ``sweeps``, and the error before and after."""
+        """Return a (k, m1, n1) and b (k, m2, n2) after ``sweeps``, and the error before and after.
+
+        Fewer where a sweep brings nothing.
+        """
         a, b = a.transpose(0, 1), b.transpose(0, 1)
         before = after = self.energy
         for sweep in range(sweeps):
             seen = self._seen(b)
-            a, error = self._moved_a(a, b, seen)
-            before = before if sweep else error
-            b, after = self._moved_b(a, b, seen)
+            moved_a, error = self._moved_a(a, b, seen)
+            if sweep == 0:
+                before = after = error
+            moved_b, error = self._moved_b(moved_a, b, seen)
+            if not 0 <= error <= after:  # C has hardly as many directions, and the steps follow its rounding
+                break
+            a, b, after = moved_a, moved_b, error
         return Found(a.transpose(0, 1), b.transpose(0, 1), before, after)
 
     def _moved_a(self, a: Tensor, b: Tensor, seen: Tensor) -> tuple[Tensor, float]:

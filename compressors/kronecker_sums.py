@@ -71,7 +71,7 @@ def _refined(target: Target, split: Split, weighed: Tensor, flat: Pair, given: P
     """
     found = alternated(target, split, weighed, *flat, sweeps)
     new = split.balanced(found.a.to(target.stored), found.b.to(target.stored))
-    if found.before - found.after > ROUNDING * found.before + RIDGE * float((weighed**2).sum()):
+    if found.after >= 0 and found.before - found.after > ROUNDING * found.before + RIDGE * float((weighed**2).sum()):
         return new
     single = target.in_precision(target.stored)
     better = single.error(kronecker_sum(*new)) < single.error(kronecker_sum(*given).to(target.stored))

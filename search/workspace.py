@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from search.backbone import resolve
 from search.config import Config
 from search.data import TaskData, load_data
 from search.device import device_of
 from search.paths import cache_folder
 from search.tasks import TaskSpec
-from search.teacher.folder import folder_hash, label_order, labels_of
+from search.teacher.folder import ends_once, folder_hash, label_order, labels_of
 from search.teacher.make import make_teacher
 from search.teacher.model import Progress, Teacher, silent
 from search.trial_data import TrialData
@@ -96,7 +97,7 @@ def open_workspace(
     """
     order = labels_of(teacher_folder) if teacher_folder is not None else label_order(config.teacher)
     data = load_data(config.task, order)
-    spec = TaskSpec.of(config.task, data.labels)
+    spec = TaskSpec.of(config.task, data.labels, one_end=ends_once(teacher_folder or resolve(config.teacher.model)))
     if teacher_folder is not None:
         trust, folder = config.teacher.trust_remote_code, Path(teacher_folder)
         teacher = Teacher(folder, folder_hash(folder), spec.kind.auto_class, cache_folder(), trust)

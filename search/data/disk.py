@@ -62,7 +62,8 @@ class Stored(Sequence[Any]):
 def stored(files: Sequence[Path], kind: Kind, columns: Columns) -> Rows:
     """Return the inputs of unlabelled files, one after the other, whose texts stay in a file without a name.
 
-    It lies in the cache folder, and is gone with what reads it. Raises UserError naming file and row.
+    It lies in the cache folder, one for each process, and is gone with what reads it. Raises UserError naming file and
+    row, and where there is no room.
     """
     import pyarrow as pa
 
@@ -76,7 +77,7 @@ def stored(files: Sequence[Path], kind: Kind, columns: Columns) -> Rows:
         with pa.ipc.new_file(place, pa.schema(types)) as writer:
             for rows in chain([first], parts):
                 batch = pa.record_batch({role: pa.array(getattr(rows, role), kept) for role, kept in types.items()})
-                writer.write_batch(batch)
+                _write(writer, batch)
                 starts.append(starts[-1] + batch.num_rows)
                 empty += rows.empty_texts
         undo.pop_all()
@@ -84,6 +85,13 @@ def stored(files: Sequence[Path], kind: Kind, columns: Columns) -> Rows:
     reader = pa.ipc.open_file(place)
     found = {role: Stored(reader, role, starts) for role in types}
     return Rows(name, found.get("text"), found.get("text_pair"), found.get("tokens"), empty_texts=empty)
+
+
+def _write(writer: pa.RecordBatchFileWriter, batch: pa.RecordBatch) -> None:
+    try:
+        writer.write_batch(batch)
+    except OSError as error:
+        raise UserError(f"{cache_folder()}: transfer text cannot be kept there ({error.strerror or error})") from None
 
 
 def _type(role: str) -> pa.DataType:

@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.backbone import resolve
 from search.config import Config
 from search.data import TaskData, load_data
 from search.forecast.limits import check_limits
 from search.proposing.warm import check_sources
 from search.quiet import quiet
 from search.tasks import TaskSpec
-from search.teacher.folder import label_order
+from search.teacher.folder import ends_once, label_order
 from search.workers.finish import PRESET_SHARES, UNIFORM_BUDGETS
 from spaces.cost import Cost, cost, teacher_cost
 from spaces.curves import Curves
@@ -99,7 +100,7 @@ def forecast(config: Config) -> Forecast:
     """
     check_sources(config)
     data = load_data(config.task, label_order(config.teacher))
-    spec = TaskSpec.of(config.task, data.labels)
+    spec = TaskSpec.of(config.task, data.labels, one_end=ends_once(resolve(config.teacher.model)))
     quiet()
     from search.forecast.rehearse import expected_teacher, rehearse, word_count
     from search.workspace import check_teaching, make_space

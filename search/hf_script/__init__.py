@@ -84,6 +84,11 @@ def script_of(recipe: Recipe, name: str = "train_student.py") -> Script:
 def _refuse(recipe: Recipe) -> None:
     if "hub" in (recipe.task.get("data") or {}):
         raise UserError("--as hf-script: the task's data come from the hub; allowed: files")
+    given = [*(recipe.task.get("data") or {}).values(), recipe.task.get("transfer")]
+    files = [Path(name) for names in given if names for name in ([names] if isinstance(names, str) else names)]
+    unread = next((file for file in files if file.suffix == ".arrow" or file.is_dir()), None)
+    if unread is not None:
+        raise UserError(f"--as hf-script: {unread} cannot be read by a script; allowed: csv, tsv, jsonl, parquet, txt")
     if recipe.task["kind"] not in TASKS:
         raise UserError(f"--as hf-script: task.kind is {recipe.task['kind']!r}; allowed: {', '.join(TASKS)}")
     if recipe.teacher.get("trust_remote_code"):

@@ -10,7 +10,7 @@ from typing import Any
 
 from compressors.distill.batches import Encoded
 from search.data.columns import _label, _label_set, mark_of
-from search.hf_script.settings import TASK
+from search.hf_script.settings import TASK, TEACHER_SHAPE
 from search.kinds import KINDS
 from search.tasks.encode import encode_texts, encode_words
 
@@ -37,8 +37,16 @@ def splits_of(tokenizer: Any, labels: Sequence[str]) -> tuple[Encoded, Encoded, 
 def read_table(files: str | list[str]) -> list[dict[str, Any]]:
     """Return the rows of one file or of several, some of which may be patterns."""
     given = [Path(file) for file in ([files] if isinstance(files, str) else files)]
-    found = [path for place in given for path in ([place] if place.exists() else sorted(place.parent.glob(place.name)))]
-    return [row for path in found for row in read_one(path)]
+    return [row for place in given for path in _matching(place) for row in read_one(path)]
+
+
+def _matching(place: Path) -> list[Path]:
+    if place.exists() or not set("*?[") & set(place.name):
+        return [place]
+    found = sorted(place.parent.glob(place.name))
+    if not found:
+        raise SystemExit(f"{place}: no file has such a name")
+    return found
 
 
 def read_one(path: Path) -> list[dict[str, Any]]:
@@ -70,7 +78,7 @@ def encoded(rows: Sequence[dict[str, Any]], tokenizer: Any, labels: Sequence[str
     text = [str(row[columns["text"]] or "") for row in rows]
     pair = [str(row[columns["text_pair"]] or "") for row in rows] if columns.get("text_pair") else None
     answers = None if labels is None else [_answer(row, columns["label"], labels) for row in rows]
-    return encode_texts(tokenizer, kind, text, pair, answers, longest)
+    return encode_texts(tokenizer, kind, text, pair, answers, longest, one_end=TEACHER_SHAPE["stacks"] > 1)
 
 
 def _answer(row: dict[str, Any], column: str | list[str], labels: Sequence[str]) -> Any:

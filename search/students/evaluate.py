@@ -72,7 +72,7 @@ def spec_of(task: Task, config: Any) -> TaskSpec:
     """Return the task with the labels that the model was trained on, in the order of its outputs."""
     names = {int(number): str(name) for number, name in (config.id2label or {}).items()}
     known = output_names([names[number] for number in sorted(names)]) if KINDS[task.kind].names else ()
-    return TaskSpec.of(task, known)
+    return TaskSpec.of(task, known, one_end=bool(config.base.get("is_encoder_decoder")))
 
 
 def rows_of(task: Task, facts: ModelFacts, spec: TaskSpec, data: Path | None = None) -> tuple[str, Split, list[str]]:

@@ -12,7 +12,7 @@ from search.data import TaskData, load_data
 from search.kinds import KINDS
 from search.paths import cache_folder
 from search.tasks import TaskSpec
-from search.teacher.folder import folder_hash, labels_of
+from search.teacher.folder import ends_once, folder_hash, labels_of
 from search.teacher.model import Teacher
 from search.workspace import Workspace
 from spaces.errors import UserError, did_you_mean
@@ -105,7 +105,7 @@ def open_recipe(recipe: Recipe, file: Path) -> Workspace:
         raise UserError(f"{file}: plan: made for a model of another shape than the teacher in {teacher.folder}")
     data = load_data(config.task, labels_of(str(teacher.folder)))
     check_data(recipe.task.get("hashes") or {}, data, str(file))
-    return Workspace(config, data, TaskSpec.of(config.task, data.labels), teacher)
+    return Workspace(config, data, TaskSpec.of(config.task, data.labels, one_end=ends_once(teacher.folder)), teacher)
 
 
 def find_teacher(recipe: Recipe, config: Config, where: str) -> Teacher:

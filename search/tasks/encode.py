@@ -31,10 +31,12 @@ def encode_texts(
     text_pair: Sequence[str] | None,
     labels: Sequence[Any] | None,
     max_length: int,
+    *,
+    one_end: bool = False,
 ) -> Encoded:
     """Return texts or pairs of texts as token ids; of a pair, the longer side is truncated first.
 
-    The token that ends a text is taken for an unknown word where a text has it written out.
+    With ``one_end`` the token that ends a text is taken for an unknown word where a text has it written out.
     """
     from compressors.distill.batches import Encoded
 
@@ -45,10 +47,11 @@ def encode_texts(
     )
     ids: list[Ids] = []
     segments: list[Ids] = []
-    ends = tokenizer("", None if text_pair is None else "")["input_ids"].count(tokenizer.eos_token_id)
+    empty = tokenizer("", None if text_pair is None else "")["input_ids"] if one_end else []
     for first, second in in_portions(text, text_pair):
         batch = tokenizer(first, second, **_options(tokenizer, max_length))
-        ids += _arrays(_ending_alike(tokenizer, batch, ends))
+        rows = batch["input_ids"]
+        ids += _arrays(_ending_alike(tokenizer, batch, empty.count(tokenizer.eos_token_id)) if one_end else rows)
         if second is not None and "token_type_ids" in batch:
             segments += _arrays(batch["token_type_ids"])
     return Encoded(

@@ -30,6 +30,7 @@ class TaskSpec:
     """A kind of task with its metric, the names of its labels in the order of their numbers, and the longest input.
 
     ``max_length`` is in tokens, special ones included; ``stride`` how many tokens of a context two windows share.
+    ``one_end`` says that the model answers where a text ends, so that none may end twice.
     Raises UserError when the labels do not fit the metric.
     """
 
@@ -38,6 +39,7 @@ class TaskSpec:
     labels: tuple[str, ...]
     max_length: int
     stride: int = 0
+    one_end: bool = False
 
     def __post_init__(self) -> None:
         if self.metric == "f1" and self.kind.problem_type == "single_label_classification" and len(self.labels) != 2:
@@ -49,11 +51,11 @@ class TaskSpec:
             )
 
     @classmethod
-    def of(cls, task: Task, labels: Sequence[str]) -> TaskSpec:
+    def of(cls, task: Task, labels: Sequence[str], *, one_end: bool = False) -> TaskSpec:
         """Return the spec of a config's task whose data has these labels."""
         kind = KINDS[task.kind]
         stride = (task.stride or task.max_length // 4) if kind.long == "windows" else 0
-        return cls(kind, task.metric, tuple(labels), task.max_length, stride)
+        return cls(kind, task.metric, tuple(labels), task.max_length, stride, one_end)
 
     @property
     def num_labels(self) -> int:
@@ -101,7 +103,8 @@ class TaskSpec:
                 return encode_masked(tokenizer, text, self.max_length)
             case "causal-lm":
                 return encode_causal(tokenizer, text, self.max_length)
-        return encode_texts(tokenizer, self.kind, text, split.text_pair, labels, self.max_length)
+        longest = self.max_length
+        return encode_texts(tokenizer, self.kind, text, split.text_pair, labels, longest, one_end=self.one_end)
 
     def score(self, logits: Logits, labels: Any) -> Score:
         """Return the metric of ``logits`` against the ``truth`` of encoded rows, with its standard error.

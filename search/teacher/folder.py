@@ -115,6 +115,19 @@ def check_tokenizer(tokenizer: Any, where: str, words: int) -> None:
         )
 
 
+def ends_once(model: str | Path) -> bool:
+    """Return whether a model has an encoder and a decoder, as T5 and BART: they answer where a text ends."""
+    folder = Path(model)
+    if (folder / "config.json").is_file():
+        return bool(read_model_config(folder).get("is_encoder_decoder"))
+    from transformers import AutoConfig
+
+    try:
+        return bool(AutoConfig.from_pretrained(str(model), trust_remote_code=False).is_encoder_decoder)
+    except (OSError, ValueError):  # said by who loads it
+        return False
+
+
 def check_ends(tokenizer: Any, where: str, config: Any) -> None:
     """Raise UserError unless texts have the token at which a model with encoder and decoder answers, and once each."""
     end = config.eos_token_id

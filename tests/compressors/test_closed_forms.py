@@ -20,6 +20,7 @@ from compressors.closed_forms import (
     congruent,
     low_rank,
     refitted,
+    root_of,
     shared_moment,
     symmetric,
     up_down,
@@ -201,3 +202,10 @@ def test_inputs_that_follow_from_the_kept_ones_are_not_missed() -> None:
     found = refitted(target, torch.arange(4), centred=False)
     assert torch.allclose(rows[:, :4] @ found.T, rows @ target.weight.T, rtol=0.02, atol=0.02)
     assert torch.equal(refitted(Target(target.weight), torch.arange(4), centred=True), target.weight[:, :4])
+
+
+def test_a_moment_that_is_not_finite_is_no_endless_loop() -> None:
+    moment = torch.eye(3, dtype=torch.float64)
+    moment[2, 1] = float("nan")
+    with pytest.raises(ArithmeticError, match="not finite"):
+        root_of(moment, 3, moment)

@@ -240,3 +240,15 @@ def test_weights_that_are_products_need_no_alternation(monkeypatch: pytest.Monke
     target = weighted(7, 12, 8)
     a, b = fitted_kronecker(target, 12, 1, 3)
     assert torch.equal(kronecker_sum(a, b), nearest(target, 12, 1, 3))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 20])
+@pytest.mark.parametrize(("m1", "n1"), [(96, 2), (48, 2), (24, 4)])
+def test_a_moment_of_fewer_rows_than_inputs_leads_no_further_off_than_the_nearest_sum(
+    m1: int, n1: int, rows: int
+) -> None:
+    for seed in range(3):
+        x, weight = normal(seed, rows, 384), normal(seed + 9, 96, 384)
+        target = Target(weight, columns=(x.T @ x / rows).float())
+        error = target.error(kronecker_sum(*fitted_kronecker(target, m1, n1, 16)).double())
+        assert error <= 1.01 * target.error(nearest(target, m1, n1, 16)) + 1e-4 * target.error(torch.zeros_like(weight))

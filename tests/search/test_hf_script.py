@@ -160,6 +160,8 @@ def test_a_script_says_what_it_leaves_out_and_refuses_what_it_cannot_do(recipe: 
     assert "Left out of the search's training: penalty 0.0001." in script.text
     with pytest.raises(UserError, match="come from the hub"):
         script_of(replace(recipe, task={**recipe.task, "data": {"hub": "glue", "name": "sst2"}}))
+    with pytest.raises(UserError, match=r"more\.arrow cannot be read by a script"):
+        script_of(replace(recipe, task={**recipe.task, "transfer": ["more.arrow"]}))
     with pytest.raises(UserError, match="code of its own"):
         script_of(replace(recipe, teacher={**recipe.teacher, "trust_remote_code": True}))
 

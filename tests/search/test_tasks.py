@@ -293,7 +293,9 @@ def test_what_ends_a_text_is_an_unknown_word_where_the_text_has_it(pair: list[st
     from tests.search.stacks import tokenizer
 
     kind = "text-classification" if pair is None else "text-pair-classification"
-    rows = encode_texts(tokenizer(), KINDS[kind], ["w1 </s> w2", "w1"], pair, None, 8)
+    rows = encode_texts(tokenizer(), KINDS[kind], ["w1 </s> w2", "w1"], pair, None, 8, one_end=True)
     assert [np.flatnonzero(ids == 1).size for ids in rows.input_ids] == [1 if pair is None else 2] * 2
     assert all(ids[-1] == 1 for ids in rows.input_ids)
     assert (rows.input_ids[0] == 2).sum() == (1 if pair is None else 2)
+    others = encode_texts(tokenizer(), KINDS[kind], ["w1 </s> w2", "w1"], pair, None, 8)
+    assert (others.input_ids[0] == 2).sum() == 0, "models of one stack read what their tokenizer makes of a text"
