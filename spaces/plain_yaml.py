@@ -158,4 +158,6 @@ def _syntax_sentence(error: yaml.YAMLError, origin: str) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
     where = f"{origin}:{mark.line + 1}" if mark else origin
+    if "nesting depth" in problem:  # PyYAML 6.0.4 has a limit of its own
+        return f"{where}: {TOO_MANY}"
     return f"{where}: this is not valid YAML: {problem}"

@@ -1,5 +1,7 @@
 """The tests with the lowest, the newest and some middle versions of what paredown stands on.
 
+Warnings of a deprecation are errors where our own modules cause them, not where other packages cause each other's.
+
     python tests/matrix.py [ROW ...] [--torch 2.13.0] [--folder .matrix] [--tests tests] [--keep]
 
 Every row gets a virtual environment of its own. ``lowest`` has the lower bounds of pyproject.toml, ``before-5.15`` the
@@ -39,6 +41,9 @@ TESTED = (
 )
 """The packages of which ``lowest`` takes the lower bound; the index chooses versions of the others that fit them."""
 
+KINDS = ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning")
+OURS = r"(spaces|compressors|search|analysis|paredown)(\..*)?"
+
 TOOLS = ("pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.112", "scipy")
 
 
@@ -66,12 +71,13 @@ def run_row(row: str, arguments: argparse.Namespace) -> str:
         # torch first and alone, so that no other package's requirement chooses its build
         wanted = requirements(row, arguments.torch)
         first = [text for text in wanted if re.split(r"[<>=]", text)[0] == "torch"]
-        for packages in (first, [*wanted, *TOOLS], ["--no-deps", "-e", str(ROOT)]):
+        for packages in (first, [*wanted, *TOOLS], ["--no-deps", "-e", str(ROOT), backbone()]):
             done = subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=False)
             if done.returncode:
                 return f"could not be installed: {' '.join(packages)}"
         (folder / ".ready").touch()
-    tests = subprocess.run([python, "-m", "pytest", "-q", *arguments.tests.split()], cwd=ROOT, check=False)
+    ours = ["-o", "filterwarnings=" + "\n".join(f"error::{kind}:{OURS}" for kind in KINDS)]
+    tests = subprocess.run([python, "-m", "pytest", "-q", *ours, *arguments.tests.split()], cwd=ROOT, check=False)
     said = "passed" if tests.returncode == 0 else f"failed (pytest exited with {tests.returncode})"
     versions = versions_in(python)
     if not arguments.keep:
@@ -102,6 +108,11 @@ def lowest(requirement: str) -> str:
     """Return a requirement for the series of its lower bound: ``ray[tune]>=2.50`` -> ``ray[tune]==2.50.*``."""
     name, bound = requirement.split(">=")
     return f"{name}=={bound}.*"
+
+
+def backbone() -> str:
+    """Return the package with the weights that some tests read, as the Makefile names it."""
+    return next(line.split(" := ")[1] for line in (ROOT / "Makefile").read_text().splitlines() if "BACKBONE :=" in line)
 
 
 def pinned(name: str) -> str:
