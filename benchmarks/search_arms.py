@@ -97,12 +97,21 @@ def guided(ways: Ways | None = None, *, stopping: bool = False) -> Arm:
     return run
 
 
-def guide_of(world: World, seed: int, ways: Ways | None) -> Guide:
-    """Return a guide for the world's space, with the limits that the hypervolume has."""
-    limits = {"accuracy": world.facts.chance, "size_mb": world.size_mb(Plan(world.space.student({})))}
-    length = world.sequence_length
+def guide_of(world: World, seed: int, ways: Ways | None, *, bound: float | None = None, clipped: bool = False) -> Guide:
+    """Return a guide for the world's space, with the limits that the hypervolume has and a ``bound`` on the metric.
+
+    ``clipped`` keeps from it what guessing comes to.
+    """
+    chance, size = world.facts.chance, world.size_mb(Plan(world.space.student({})))
     return Guide(
-        world.space, OBJECTIVES, worst=limits, best=world.facts.teacher, sequence_length=length, seed=seed, ways=ways
+        world.space,
+        OBJECTIVES,
+        worst={"accuracy": chance if bound is None else bound, "size_mb": size},
+        best=world.facts.teacher,
+        chance=None if clipped else chance,
+        sequence_length=world.sequence_length,
+        seed=seed,
+        ways=ways,
     )
 
 

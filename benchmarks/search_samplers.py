@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,8 +123,11 @@ def course(world: World, trials: list[Trial]) -> dict[str, Any]:
     }
 
 
-def volume(world: World, trials: Iterable[Trial]) -> float:
-    """Return the hypervolume, by means that did not choose it, of the front that was chosen by what was seen."""
+def volume(world: World, trials: Iterable[Trial], bounds: Mapping[str, float] | None = None) -> float:
+    """Return the hypervolume, by means that did not choose it, of the front that was chosen by what was seen.
+
+    ``bounds`` are constraints on objectives.
+    """
     from search_arms import OBJECTIVES
 
     from analysis.front import front, hypervolume, make_reference
@@ -141,7 +144,7 @@ def volume(world: World, trials: Iterable[Trial]) -> float:
         return 0.0
     chosen = front(rows, OBJECTIVES)
     teacher = {"accuracy": world.facts.teacher, "size_mb": world.size_mb(Plan(world.space.student({})))}
-    reference = make_reference(OBJECTIVES, teacher, chance=world.facts.chance, constraints={})
+    reference = make_reference(OBJECTIVES, teacher, chance=world.facts.chance, constraints=bounds or {})
     return hypervolume(chosen.assign(accuracy=[world.mean(plan) for plan in chosen["plan"]]), reference)
 
 

@@ -69,7 +69,8 @@ class Candidate:
 class Guide:
     """Proposes the next trial from all that were seen.
 
-    ``worst`` is the value of every objective beyond which nothing counts, ``best`` the teacher's metric (DESIGN 7.6).
+    ``worst`` is the value of every objective beyond which nothing counts, ``best`` the teacher's metric (DESIGN 7.6),
+    ``chance`` the metric of guessing, where a constraint makes that another value than ``worst``.
     Candidates are the allocator's plans at new sizes, plans of the front moved, resized, crossed and with bytes swapped
     between units, and a few random ones. A model of the metric is fitted to all trials; costs are known. What would
     lift the front most, as expected, is proposed; trials that run count with what is expected of them. Deterministic
@@ -83,6 +84,7 @@ class Guide:
         *,
         worst: Mapping[str, float],
         best: float,
+        chance: float | None = None,
         sequence_length: int,
         seed: int = 0,
         ways: Ways | None = None,
@@ -93,8 +95,11 @@ class Guide:
         self.sign = 1.0 if metric.direction == "maximize" else -1.0
         self.worst, self.sequence_length = dict(worst), sequence_length
         self.features = Features(space)
-        self.surrogate = Surrogate(self.sign * worst[metric.name], self.sign * best)
         self.floor = self.sign * worst[metric.name]
+        # Learnt from guessing upwards: how far students miss a constraint says which ones will meet it.
+        least = self.floor if chance is None else min(self.sign * chance, self.floor)
+        self.surrogate = Surrogate(least, self.sign * best)
+        self.bounded = least < self.floor
         self.pool: list[Candidate] = []
         self._known: dict[str, Candidate] = {}
 
@@ -112,11 +117,13 @@ class Guide:
     def _covering(self, place: int) -> Proposal:
         """Return a plan of the allocator: budgets follow the van der Corput sequence on a log axis.
 
-        So each new one falls into the largest gap. Every second one is cut where that is free, by the same sequence in
-        other bases; the others keep all that may stay. All LSTM students follow two sequences.
+        So each new one falls into the largest gap; the larger half comes first where a constraint asks for a metric.
+        Every second one is cut where that is free, by the same sequence in other bases; the others keep all that may
+        stay. All LSTM students follow two sequences.
         """
         cut = place if isinstance(self.space, LstmSpace) else place // 2 if place % 2 else None
-        return proposal_at(self.space, allocated(self.space, van_der_corput(place), cut))
+        share = van_der_corput(place)
+        return proposal_at(self.space, allocated(self.space, 1 - share if self.bounded else share, cut))
 
     def _by_turns(self, number: int, ended: Sequence[Seen], rng: np.random.Generator) -> Proposal:
         """Return a covering plan, or every third time a move around the front."""

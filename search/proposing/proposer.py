@@ -58,6 +58,7 @@ def make_guide(
         objectives,
         worst=reference.reference,
         best=reference.teacher[metric],
+        chance=info.get("chance"),
         sequence_length=config.latency.sequence_length,
         seed=config.search.seed,
     )

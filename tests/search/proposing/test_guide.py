@@ -185,3 +185,20 @@ def test_features_tell_plans_apart_and_have_one_length() -> None:
     assert dense[0] == 0.0
     assert small[0] == pytest.approx(np.log(0.2), abs=0.1)
     assert np.abs(small - other).max() > 0.1
+
+
+def test_a_bound_that_no_early_trial_meets_is_met_by_later_ones() -> None:
+    """What students far below the bound come to tells which ones will reach it."""
+    where, bound = space(), 0.75
+    limits = WORST | {"accuracy": bound}
+    guide = Guide(where, OBJECTIVES, worst=limits, best=0.95, chance=WORST["accuracy"], sequence_length=8)
+    met = [s.metric is not None and s.metric >= bound for s in search(where, guide, 16)]
+    assert sum(met[:4]) < 2 < 5 <= sum(met[4:])
+
+
+def test_under_a_bound_the_larger_half_of_the_sizes_comes_first() -> None:
+    where, sizes = space(), []
+    guide = Guide(where, OBJECTIVES, worst=WORST | {"accuracy": 0.9}, best=0.95, chance=0.2, sequence_length=8)
+    for number in range(4):
+        sizes.append(cost(guide(number, []).plan, SIGNATURE, sequence_length=8).size_mb)
+    assert sizes[3] > sizes[1] > sizes[0] > sizes[2]
