@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import optuna
 import pandas as pd
 from search_arms import OBJECTIVES, Trial, guide_of, stock
 from search_samplers import TABLES, volume, world_of
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--out", type=Path, default=TABLES / "bound.jsonl")
     arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     rows = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
     done = {(r["name"], r["below"], r["arm"], r["seed"]) for r in rows}
     for name in arguments.names:
