@@ -44,7 +44,7 @@ TESTED = (
 KINDS = ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning")
 OURS = r"(spaces|compressors|search|analysis|paredown)(\..*)?"
 
-TOOLS = ("pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.112", "scipy")
+TOOLS = ("pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.112", "scipy", "ruff")
 
 
 def main() -> int:
