@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compressors.distill.heap import HeapWatch
 from compressors.distill.modes import evaluating
 from compressors.distill.precision import autocast, device_of
 from compressors.distill.schedule import DECAY_RATIO, WARMUP_RATIO, multiplier
@@ -86,6 +87,7 @@ class Loop:
         # Reading a value back waits for a GPU; on a CPU it costs nothing.
         self._look_every = 1 if self.device.type == "cpu" else 16
         self._finite = torch.ones(settings.max_steps, dtype=torch.bool, device=self.device)
+        self._heap = HeapWatch() if self.device.type == "cpu" else None
         # An average every fourth step costs a quarter of the memory traffic and is the same within noise.
         self._average_every = 4 if settings.max_steps >= 40 else 1
 
@@ -106,6 +108,8 @@ class Loop:
         for compute in losses:
             self._one_step(compute)
             beat()
+            if self._heap is not None:
+                self._heap()
             if self.step % self._look_every == 0 or self.step == until:
                 self._raise_unless_finite(first)
                 first = self.step

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
 import platform
 import time
@@ -148,19 +146,6 @@ def _storage(tensor: torch.Tensor) -> StorageWeakRef:
 
 def _tensors(model: nn.Module) -> list[torch.Tensor]:
     return [*model.parameters(), *model.buffers()]
-
-
-def release_memory() -> None:
-    """Give memory that was freed back to the system: glibc keeps what lies below anything still in use.
-
-    A worker that trained students of many shapes held 8.7 GB, of which a new one needs 1 (seen in a search on TREC-6).
-    """
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 def _cpu_facts() -> dict[str, str]:

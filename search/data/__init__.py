@@ -45,14 +45,16 @@ def data_from(task: Task, *, train: Any, validation: Any = None, test: Any = Non
     return _assemble(task, tables, unlabelled)
 
 
-def load_split(path: str | Path | Sequence[str], task: Task, labels: Sequence[str]) -> Split:
+def load_split(path: str | Path | Sequence[str], task: Task, labels: Sequence[str]) -> tuple[Split, list[str]]:
     """Return labelled files as a split of a task whose ``labels`` are known, as for evaluating a trained model.
 
-    Rows of ``datasets`` whose label is not told are left out.
+    Rows of ``datasets`` whose label is not told are left out, and then the list says how many.
     """
-    kind = KINDS[task.kind]
-    rows = read_rows(told(read_files(path), _targets(task)), kind, task.columns)
-    return to_split(renamed(rows, task.labels), kind, labels)
+    kind, table = KINDS[task.kind], read_files(path)
+    kept = told(table, _targets(task))
+    rows = read_rows(kept, kind, task.columns)
+    notes = [] if kept is table else [left_out(table.name, table, kept)]
+    return to_split(renamed(rows, task.labels), kind, labels), notes
 
 
 def _tables(task: Task) -> dict[str, Table]:

@@ -76,13 +76,13 @@ def spec_of(task: Task, config: Any) -> TaskSpec:
 
 
 def rows_of(task: Task, facts: ModelFacts, spec: TaskSpec, data: Path | None = None) -> tuple[str, Split, list[str]]:
-    """Return the name of the split, its rows, and a note where they are not those that the recipe was made with."""
+    """Return the name of the split, its rows, and notes: rows that were left out, or that changed."""
     if data is not None:
-        return str(data), load_split(data, task, spec.labels), []
+        return str(data), *load_split(data, task, spec.labels)
     hashes = facts.recipe.task.get("hashes") or {}
     for name, file in (("test", task.data.test), ("validation", task.data.validation)):
         if file is not None and (name == "test" or _only_file(task)):
-            rows = load_split(file, task, spec.labels)
+            rows, _ = load_split(file, task, spec.labels)  # what was left out was said when the model was made
             return name, rows, _note(name, rows, spec, hashes)
     found = load_data(task, spec.labels)
     name, rows = ("test", found.test) if found.test is not None else ("validation", found.validation)

@@ -42,6 +42,6 @@ def limit_memory(share: float) -> None:
 def free_memory() -> None:
     """Give back what an ended trial held, so that the next one on this GPU finds room."""
     if "torch" in sys.modules:
-        from compressors.distill.machine import release_memory
+        from compressors.distill.heap import release_memory
 
         release_memory()

@@ -218,7 +218,7 @@ def test_transfer_text_is_one_line_each_or_a_column(tmp_path: Path) -> None:
 
 def test_one_file_loads_with_known_labels(tmp_path: Path) -> None:
     path = write(tmp_path / "new.csv", ROWS[:3])
-    assert load_split(path, task(), ("so-so", "good", "bad")).labels == [2, 1, 0]
+    assert load_split(path, task(), ("so-so", "good", "bad"))[0].labels == [2, 1, 0]
     with pytest.raises(UserError, match="'good'"):
         load_split(path, task(), ("bad", "so-so"))
 
@@ -414,7 +414,7 @@ def test_a_column_for_each_label_is_the_same_data_as_lists_of_labels(tmp_path: P
     data = load_data(marked(tmp_path, data={"train": f"train.{suffix}", "validation": f"dev.{suffix}"}))
     assert data == data_from(task("multi-label-classification"), train=LISTED, validation=LISTED[:9])
     assert data.labels == ("odd", "rude", "sad")
-    assert load_split(tmp_path / f"dev.{suffix}", marked(), data.labels).labels == data.validation.labels
+    assert load_split(tmp_path / f"dev.{suffix}", marked(), data.labels)[0].labels == data.validation.labels
 
 
 @pytest.mark.parametrize("value", ["2", "", None, -1, 0.5, "yes", [1]])
@@ -480,7 +480,9 @@ def test_a_saved_data_set_may_have_rows_without_a_label_and_a_file_may_not(tmp_p
     snli(10, range(10)).save_to_disk(tmp_path / "none")
     data = load_data(task(base=tmp_path, data={"train": "train", "validation": "train"}))
     assert len(data.train) == 38
-    assert len(load_split(tmp_path / "train", task(), data.labels)) == 38
+    split, notes = load_split(tmp_path / "train", task(), data.labels)
+    assert len(split) == 38
+    assert [note.partition(": ")[2] for note in notes] == ["2 of 40 rows have no label (-1 or none) and are left out"]
     none = task(base=tmp_path, data={"train": "train", "validation": "none"})
     assert "column 'label' is empty in 10 of 10 rows" in sentence(lambda: load_data(none))
     write(tmp_path / "train.jsonl", [{"text": f"t{row}", "label": None if row == 3 else row % 2} for row in range(9)])

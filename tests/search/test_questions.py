@@ -166,7 +166,7 @@ def test_a_made_validation_set_shares_no_context_with_train(tmp_path: Path) -> N
     assert not set(data.train.text_pair) & set(data.validation.text_pair)
     assert len(data.validation) >= 18
     assert not any("contexts" in warning for warning in data.warnings)
-    assert len(load_split(tmp_path / "train.jsonl", config.task, ())) == 180
+    assert len(load_split(tmp_path / "train.jsonl", config.task, ())[0]) == 180
 
 
 def shifted(found: dict[str, list[Any]], by: int) -> dict[str, list[Any]]:

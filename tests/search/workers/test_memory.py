@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from compressors.distill import machine
+from compressors.distill import heap
 from search.workers.memory import free_memory, is_out_of_memory, limit_memory
 
 
@@ -36,7 +36,7 @@ def test_a_share_of_the_gpu_is_a_limit_and_a_whole_one_lifts_it(monkeypatch: pyt
     set_to: list[float] = []
     cuda: Any = torch.cuda
     monkeypatch.setattr(cuda, "is_available", lambda: True)
-    monkeypatch.setattr(machine, "release_memory", lambda: set_to.append(-1.0))
+    monkeypatch.setattr(heap, "release_memory", lambda: set_to.append(-1.0))
     monkeypatch.setattr(cuda, "set_per_process_memory_fraction", set_to.append)
     for share in (0.0, 0.25, 1.0, 2.0):
         limit_memory(share)
