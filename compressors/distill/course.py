@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressors.distill.batches import Batch, Encoded, collate, steps_per_epoch, stream
+from compressors.distill.batches import Batch, Encoded, collate, evened, steps_per_epoch, stream
 from compressors.distill.loop import Loop
 from compressors.distill.mixup import Mix, mixed
 from compressors.distill.objective import Objective
@@ -101,7 +101,7 @@ class Course:
 
     def steps(self) -> Iterator[Callable[[], Tensor]]:
         """Yield what computes the loss of each step, from the loop's step on; asked for the next, does what is due."""
-        multiple = 8 if self.loop.device.type == "cuda" else 1
+        multiple = evened if self.loop.device.type == "cpu" else lambda length: 8
         rows: Iterator[Any] | None = None
         while True:
             if self._begin_step() or rows is None:

@@ -12,6 +12,7 @@ from search.hf_script.follow import OURS, Found, defined, eager, follow, source_
 LOADER = ("import sys", "from types import ModuleType")
 _LOAD = """\
 modeling = ModuleType("modeling_paredown")
+modeling.__file__ = __file__  # some transformers read there whether a model has experts
 sys.modules["modeling_paredown"] = modeling
 exec(compile(MODELING, "modeling_paredown.py", "exec"), vars(modeling))
 """

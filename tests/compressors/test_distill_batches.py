@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressors.distill.batches import IGNORED, Encoded, Labels, collate, order, steps_per_epoch, stream
+from compressors.distill.batches import IGNORED, Encoded, Labels, collate, evened, order, steps_per_epoch, stream
 from compressors.distill.losses import label_loss
 
 lengths = st.lists(st.integers(1, 40), min_size=1, max_size=300)
@@ -71,8 +71,21 @@ def test_padding_fills_up_to_the_longest_and_the_multiple() -> None:
     assert batch.inputs["token_type_ids"].tolist() == [[1, 0, 0], [0, 0, 1]]
     assert batch.labels is not None
     assert batch.labels.tolist() == [0, 2]
-    assert collate(data, np.array([0, 1]), multiple=8).inputs["input_ids"].shape == (2, 8)
     assert collate(data, np.array([1, 0]), pad_id=3).inputs["input_ids"][0].tolist() == [8, 3, 3]
+
+
+def test_a_length_is_rounded_up_but_never_beyond_the_longest_example() -> None:
+    data = encoded([3, 5, 10, 11])
+    widths = [collate(data, np.array([row]), multiple=lambda length: 4).valid.shape[1] for row in range(4)]
+    assert widths == [4, 8, 11, 11]
+
+
+@given(st.integers(1, 600))
+def test_rounding_costs_two_percent_of_a_batch_and_short_ones_nothing(length: int) -> None:
+    multiple = evened(length)
+    assert multiple in (1, 2, 4, 8)
+    assert (multiple - 1) / 2 <= 0.021 * length
+    assert multiple == 1 or length >= 48
 
 
 def test_flat_positions_find_every_token_again() -> None:

@@ -40,7 +40,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     file = tmp_path_factory.mktemp("words") / "vocab.txt"
     file.write_text("\n".join(VOCABULARY))
-    return BertTokenizer(str(file), model_max_length=32)
+    return BertTokenizer(str(file), do_lower_case=True, model_max_length=32)
 
 
 @pytest.fixture(scope="module")
