@@ -129,9 +129,11 @@ def run_cell(name: str, cell: Cell, arguments: argparse.Namespace) -> dict[str, 
     from search.quiet import quiet
     from search.students.oneshot import make_plan
     from search.students.train import train_recipe
+    from search.workers import finish
     from search.workspace import open_workspace
 
     quiet()
+    finish.UNIFORM_BUDGETS = ()  # four trials more for the report, which is not drawn here
     folder = arguments.runs.absolute() / name
     files = subset(cell, arguments.data, folder / "data")
     model = cell.model if cell.model == MINILM else str((arguments.models / cell.model).absolute())
