@@ -41,7 +41,7 @@ class HeapWatch:
         self._steps += 1
         if self._steps < self.SETTLED:
             return False
-        held = _private_bytes()
+        held = private_bytes()
         if self._steps == self.SETTLED:
             self._level = held
         if held <= self.GROWTH * self._level + self.SLACK:
@@ -51,7 +51,7 @@ class HeapWatch:
         return True
 
 
-def _private_bytes() -> int:
+def private_bytes() -> int:
     """Return the memory of this process that is no file's; 0 where the system does not tell the two apart."""
     memory = psutil.Process().memory_info()
     return int(memory.rss - memory.shared) if hasattr(memory, "shared") else 0
