@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ AGED = 6
 """A candidate that was ranked so often and never taken gives way."""
 
 SPAN_LEAST = 1e-3
+LEAST_PERPLEXITY = 1.0
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,13 @@ class Guide:
         self.space, self.seed, self.ways = space, seed, ways or Ways()
         self.costs = [o.name for o in objectives if o.is_cost]
         metric = next(o for o in objectives if not o.is_cost)
-        self.sign = 1.0 if metric.direction == "maximize" else -1.0
+        self.larger_is_better = metric.direction == "maximize"
         self.worst, self.sequence_length = dict(worst), sequence_length
         self.features = Features(space)
-        self.floor = self.sign * worst[metric.name]
+        self.floor = self._value(worst[metric.name])
         # Learnt from guessing upwards: how far students miss a constraint says which ones will meet it.
-        least = self.floor if chance is None else min(self.sign * chance, self.floor)
-        self.surrogate = Surrogate(least, self.sign * best)
+        least = self.floor if chance is None else min(self._value(chance), self.floor)
+        self.surrogate = Surrogate(least, self._value(best))
         self.bounded = least < self.floor
         self.pool: list[Candidate] = []
         self._known: dict[str, Candidate] = {}
@@ -113,6 +115,18 @@ class Guide:
         if not self.ways.model:
             return self._by_turns(number, ended, rng)
         return self._best(ended, [s for s in seen if s.metric is None], rng)
+
+    def _value(self, metric: float | None) -> float:
+        """Return a metric on an axis where larger is better: of a perplexity the negative logarithm.
+
+        By itself one lies so far from guessing, the size of a vocabulary, that all good students look alike.
+        """
+        assert metric is not None, "only trials that ended are learnt from"
+        return float(metric) if self.larger_is_better else -math.log(max(float(metric), LEAST_PERPLEXITY))
+
+    def _error(self, seen: Seen) -> float:
+        """Return a trial's standard error on the axis of ``_value``."""
+        return seen.error if self.larger_is_better else seen.error / max(float(seen.metric or 0.0), LEAST_PERPLEXITY)
 
     def _covering(self, place: int) -> Proposal:
         """Return a plan of the allocator: budgets follow the van der Corput sequence on a log axis.
@@ -140,8 +154,8 @@ class Guide:
         trials = [*ended, *running]
         tried = [self._known_of(s) for s in trials]
         rows, known = np.stack([c.features for c in tried]), tried[: len(ended)]
-        values = np.array([self.sign * float(s.metric or 0.0) for s in ended])
-        self.surrogate.fit(rows[: len(ended)], values, np.array([s.error for s in ended]))
+        values = np.array([self._value(s.metric) for s in ended])
+        self.surrogate.fit(rows[: len(ended)], values, np.array([self._error(s) for s in ended]))
         costs = Costs.learn(self.costs, [c.exact for c in known], [s.costs for s in ended])
         expected, at = self.surrogate.mean(rows), costs.of([c.exact for c in tried])
         good = self._efficient(at[: len(ended)], expected)
@@ -210,7 +224,7 @@ class Guide:
 
     def _front(self, ended: Sequence[Seen]) -> list[Seen]:
         at = np.array([[max(float(s.costs[name]), 1e-9) for name in self.costs] for s in ended])
-        good = self._efficient(at, np.array([self.sign * float(s.metric or 0.0) for s in ended]))
+        good = self._efficient(at, np.array([self._value(s.metric) for s in ended]))
         return [s for s, on in zip(ended, good, strict=True) if on]
 
     def _efficient(self, costs: Floats, metric: Floats) -> npt.NDArray[np.bool_]:
