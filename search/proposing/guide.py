@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from search.proposing.moves import crossed, resized, spread, swapped
 from search.proposing.neighbours import neighbouring, proposal_at
 from search.proposing.orders import Proposal, Seen
 from search.proposing.sampling import allocated, van_der_corput
-from search.proposing.surrogate import WEIGHTS, Surrogate
+from search.proposing.surrogate import WEIGHTS, Axis, Surrogate
 from spaces.lstm_space import LstmSpace
 
 if TYPE_CHECKING:
@@ -41,7 +40,8 @@ AGED = 6
 """A candidate that was ranked so often and never taken gives way."""
 
 SPAN_LEAST = 1e-3
-LEAST_PERPLEXITY = 1.0
+NOTHING = 1e-6
+"""A gain below this share of the way from the bound to the teacher is none."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,14 @@ class Guide:
         self.space, self.seed, self.ways = space, seed, ways or Ways()
         self.costs = [o.name for o in objectives if o.is_cost]
         metric = next(o for o in objectives if not o.is_cost)
-        self.larger_is_better = metric.direction == "maximize"
+        self.axis = Axis(metric.direction == "maximize")
         self.worst, self.sequence_length = dict(worst), sequence_length
         self.features = Features(space)
-        self.floor = self._value(worst[metric.name])
+        self.floor = self.axis.of(worst[metric.name])
         # Learnt from guessing upwards: how far students miss a constraint says which ones will meet it.
-        least = self.floor if chance is None else min(self._value(chance), self.floor)
-        self.surrogate = Surrogate(least, self._value(best))
+        least = self.floor if chance is None else min(self.axis.of(chance), self.floor)
+        self.best = self.axis.of(best)
+        self.surrogate = Surrogate(least, self.best)
         self.bounded = least < self.floor
         self.pool: list[Candidate] = []
         self._known: dict[str, Candidate] = {}
@@ -115,18 +116,6 @@ class Guide:
         if not self.ways.model:
             return self._by_turns(number, ended, rng)
         return self._best(ended, [s for s in seen if s.metric is None], rng)
-
-    def _value(self, metric: float | None) -> float:
-        """Return a metric on an axis where larger is better: of a perplexity the negative logarithm.
-
-        By itself one lies so far from guessing, the size of a vocabulary, that all good students look alike.
-        """
-        assert metric is not None, "only trials that ended are learnt from"
-        return float(metric) if self.larger_is_better else -math.log(max(float(metric), LEAST_PERPLEXITY))
-
-    def _error(self, seen: Seen) -> float:
-        """Return a trial's standard error on the axis of ``_value``."""
-        return seen.error if self.larger_is_better else seen.error / max(float(seen.metric or 0.0), LEAST_PERPLEXITY)
 
     def _covering(self, place: int) -> Proposal:
         """Return a plan of the allocator: budgets follow the van der Corput sequence on a log axis.
@@ -154,8 +143,8 @@ class Guide:
         trials = [*ended, *running]
         tried = [self._known_of(s) for s in trials]
         rows, known = np.stack([c.features for c in tried]), tried[: len(ended)]
-        values = np.array([self._value(s.metric) for s in ended])
-        self.surrogate.fit(rows[: len(ended)], values, np.array([self._error(s) for s in ended]))
+        errors = [self.axis.error(s.metric, s.error) for s in ended]
+        self.surrogate.fit(rows[: len(ended)], self._values(ended), np.array(errors))
         costs = Costs.learn(self.costs, [c.exact for c in known], [s.costs for s in ended])
         expected, at = self.surrogate.mean(rows), costs.of([c.exact for c in tried])
         good = self._efficient(at[: len(ended)], expected)
@@ -166,7 +155,13 @@ class Guide:
         pool_costs = costs.of([c.exact for c in self.pool])
         stairs = self._stairs(np.concatenate([at, pool_costs]))
         outcomes = self.surrogate.outcomes(np.stack([c.features for c in self.pool]))
-        gains = stairs.gains(stairs.levels(at[here], expected[here]), pool_costs, outcomes, WEIGHTS)
+        levels = stairs.levels(at[here], expected[here])
+        gains = stairs.gains(levels, pool_costs, outcomes, WEIGHTS)
+        if gains.max() <= NOTHING * (self.best - self.floor):
+            # Nothing is expected to meet the bound: what comes nearest to it, of what would then lift the front.
+            perfect = np.full((len(self.pool), 1), self.best)
+            useful = stairs.gains(levels, pool_costs, perfect, np.ones(1)) > 0
+            gains = np.where(useful, outcomes @ WEIGHTS, -np.inf)
         return self._take(gains)
 
     def _telling(self, ended: Sequence[Seen]) -> Sequence[Seen]:
@@ -222,9 +217,12 @@ class Guide:
             return crossed(self.space, first, second, rng)
         return resized(self.space, first, rng, float(rng.random()))
 
+    def _values(self, ended: Sequence[Seen]) -> Floats:
+        return np.array([self.axis.of(s.metric) for s in ended])
+
     def _front(self, ended: Sequence[Seen]) -> list[Seen]:
         at = np.array([[max(float(s.costs[name]), 1e-9) for name in self.costs] for s in ended])
-        good = self._efficient(at, np.array([self._value(s.metric) for s in ended]))
+        good = self._efficient(at, self._values(ended))
         return [s for s, on in zip(ended, good, strict=True) if on]
 
     def _efficient(self, costs: Floats, metric: Floats) -> npt.NDArray[np.bool_]:

@@ -217,3 +217,16 @@ def test_perplexities_of_good_students_are_told_apart_though_guessing_is_far_awa
         seen.append(Seen(proposal.plan, proposal.values or {}, perplexity, 0.2, {"size_mb": size}))
     predicted = guide.surrogate.mean(np.stack([guide.features.of(s.plan) for s in seen]))
     assert np.corrcoef(predicted, [-np.log(s.metric or 0.0) for s in seen])[0, 1] > 0.9
+
+
+def test_where_nothing_is_expected_to_meet_the_bound_what_comes_nearest_is_tried() -> None:
+    """Of a metric without noise most candidates are sure to miss a bound close to the teacher."""
+    where = space()
+    guide = Guide(where, OBJECTIVES[:2], worst=WORST | {"accuracy": 0.999}, best=1.0, chance=0.0, sequence_length=8)
+    seen: list[Seen] = []
+    for number in range(12):
+        proposal = guide(number, seen)
+        size = cost(proposal.plan, SIGNATURE, sequence_length=8).size_mb
+        accuracy = 1 - 0.5 * (1 - size / WHOLE.size_mb) ** 2  # 0.999 from 0.955 of the bytes on
+        seen.append(Seen(proposal.plan, proposal.values or {}, accuracy, 0.0, {"size_mb": size}))
+    assert min(s.costs["size_mb"] for s in seen[4:]) > 0.5 * WHOLE.size_mb
