@@ -16,7 +16,7 @@ from search.proposing.moves import crossed, resized, spread, swapped
 from search.proposing.neighbours import neighbouring, proposal_at
 from search.proposing.orders import Proposal, Seen
 from search.proposing.sampling import allocated, van_der_corput
-from search.proposing.surrogate import WEIGHTS, Axis, Surrogate
+from search.proposing.surrogate import WEIGHTS, Surrogate
 from spaces.lstm_space import LstmSpace
 
 if TYPE_CHECKING:
@@ -94,13 +94,13 @@ class Guide:
         self.space, self.seed, self.ways = space, seed, ways or Ways()
         self.costs = [o.name for o in objectives if o.is_cost]
         metric = next(o for o in objectives if not o.is_cost)
-        self.axis = Axis(metric.direction == "maximize")
+        self.sign = 1.0 if metric.direction == "maximize" else -1.0
         self.worst, self.sequence_length = dict(worst), sequence_length
         self.features = Features(space)
-        self.floor = self.axis.of(worst[metric.name])
+        self.floor = self.sign * worst[metric.name]
         # Learnt from guessing upwards: how far students miss a constraint says which ones will meet it.
-        least = self.floor if chance is None else min(self.axis.of(chance), self.floor)
-        self.best = self.axis.of(best)
+        least = self.floor if chance is None else min(self.sign * chance, self.floor)
+        self.best = self.sign * best
         self.surrogate = Surrogate(least, self.best)
         self.bounded = least < self.floor
         self.pool: list[Candidate] = []
@@ -143,8 +143,7 @@ class Guide:
         trials = [*ended, *running]
         tried = [self._known_of(s) for s in trials]
         rows, known = np.stack([c.features for c in tried]), tried[: len(ended)]
-        errors = [self.axis.error(s.metric, s.error) for s in ended]
-        self.surrogate.fit(rows[: len(ended)], self._values(ended), np.array(errors))
+        self.surrogate.fit(rows[: len(ended)], self._values(ended), np.array([s.error for s in ended]))
         costs = Costs.learn(self.costs, [c.exact for c in known], [s.costs for s in ended])
         expected, at = self.surrogate.mean(rows), costs.of([c.exact for c in tried])
         good = self._efficient(at[: len(ended)], expected)
@@ -218,7 +217,7 @@ class Guide:
         return resized(self.space, first, rng, float(rng.random()))
 
     def _values(self, ended: Sequence[Seen]) -> Floats:
-        return np.array([self.axis.of(s.metric) for s in ended])
+        return np.array([self.sign * float(s.metric or 0.0) for s in ended])
 
     def _front(self, ended: Sequence[Seen]) -> list[Seen]:
         at = np.array([[max(float(s.costs[name]), 1e-9) for name in self.costs] for s in ended])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,28 +26,6 @@ REFIT = 1.25
 RIDGE = 0.3
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()
-
-
-LEAST_PERPLEXITY = 1.0
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A metric where larger is better: itself, or the negative logarithm of a perplexity.
-
-    A perplexity lies so far from guessing, the size of a vocabulary, that all good students would look alike.
-    """
-
-    larger_is_better: bool
-
-    def of(self, metric: float | None) -> float:
-        """Return the place of a metric; only trials that ended have one."""
-        assert metric is not None, "a trial that runs has no metric yet"
-        return float(metric) if self.larger_is_better else -math.log(max(float(metric), LEAST_PERPLEXITY))
-
-    def error(self, metric: float | None, error: float) -> float:
-        """Return a standard error of ``metric`` on this axis."""
-        return error if self.larger_is_better else error / max(float(metric or 0.0), LEAST_PERPLEXITY)
 
 
 @dataclass(frozen=True)

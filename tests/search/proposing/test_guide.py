@@ -204,21 +204,6 @@ def test_under_a_bound_the_larger_half_of_the_sizes_comes_first() -> None:
     assert sizes[3] > sizes[1] > sizes[0] > sizes[2]
 
 
-def test_perplexities_of_good_students_are_told_apart_though_guessing_is_far_away() -> None:
-    """Of a perplexity most trials refine the front, as of any other metric, and not the useless end."""
-    where, named = space(), [objective("perplexity"), objective("size_mb")]
-    limits = {"perplexity": 30_000.0, "size_mb": WORST["size_mb"]}
-    guide = Guide(where, named, worst=limits, best=12.0, chance=30_000.0, sequence_length=8)
-    seen: list[Seen] = []
-    for number in range(16):
-        proposal = guide(number, seen)
-        size = cost(proposal.plan, SIGNATURE, sequence_length=8).size_mb
-        perplexity = 12.0 * (1 + 1 / size**2)  # 17 for the teacher's size, 30,000 from 0.02 MB down
-        seen.append(Seen(proposal.plan, proposal.values or {}, perplexity, 0.2, {"size_mb": size}))
-    predicted = guide.surrogate.mean(np.stack([guide.features.of(s.plan) for s in seen]))
-    assert np.corrcoef(predicted, [-np.log(s.metric or 0.0) for s in seen])[0, 1] > 0.9
-
-
 def test_where_nothing_is_expected_to_meet_the_bound_what_comes_nearest_is_tried() -> None:
     """Of a metric without noise most candidates are sure to miss a bound close to the teacher."""
     where = space()
