@@ -77,11 +77,13 @@ def sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
         return made(seed=seed)
 
 
-def guided(ways: Ways | None = None, *, stopping: bool = False) -> Arm:
-    """Return the guide, with all that it does or a part of it."""
+def guided(
+    ways: Ways | None = None, *, stopping: bool = False, bound: float | None = None, clipped: bool = False
+) -> Arm:
+    """Return the guide, with all that it does or a part of it; ``bound`` and ``clipped`` are those of ``guide_of``."""
 
     def run(world: World, trials: int, seed: int) -> Iterator[Trial]:
-        guide = guide_of(world, seed, ways)
+        guide = guide_of(world, seed, ways, bound=bound, clipped=clipped)
         rng, stopper = np.random.default_rng([seed, 1]), FrontStopper(OBJECTIVES, enabled=stopping)
         seen: list[Seen] = []
         for number in range(trials):

@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
 import pandas as pd
-from search_arms import OBJECTIVES, Trial, guide_of, stock
+from search_arms import OBJECTIVES, Arm, Trial, guided, stock
 from search_samplers import TABLES, volume, world_of
-
-from search.proposing.orders import Seen
 
 if TYPE_CHECKING:
     from search_replay import World
@@ -46,39 +43,23 @@ def main() -> None:
         world = world_of(TABLES, name)
         for below in BELOW:
             bound = round(world.facts.teacher - below, 4)
-            for arm, run in ARMS.items():
+            for arm, run in arms(bound).items():
                 for seed in range(arguments.seeds):
                     if (name, below, arm, seed) not in done:
                         row = {"name": name, "below": below, "arm": arm, "seed": seed}
-                        rows.append(row | judged(world, run(world, bound, seed), bound))
+                        rows.append(row | judged(world, list(run(world, AFTER[-1], seed)), bound))
                         with arguments.out.open("a", encoding="utf-8") as stream:
                             stream.write(json.dumps(rows[-1]) + "\n")
     print(table(rows))
 
 
-def guided(*, clipped: bool) -> Callable[[World, float, int], list[Trial]]:
-    """Return the guide under a bound, ``clipped`` without what it knows of the metric of guessing."""
-
-    def run(world: World, bound: float, seed: int) -> list[Trial]:
-        guide = guide_of(world, seed, None, bound=bound, clipped=clipped)
-        rng, seen, trials = np.random.default_rng([seed, 1]), list[Seen](), list[Trial]()
-        for number in range(AFTER[-1]):
-            proposal = guide(number, seen)
-            trial = Trial(proposal.plan, world.seen(proposal.plan, rng), world.size_mb(proposal.plan))
-            error = float(np.sqrt(trial.seen * (1 - trial.seen) / world.facts.validation_rows))
-            seen.append(Seen(trial.plan, proposal.values or {}, trial.seen, error, {"size_mb": trial.size_mb}))
-            trials.append(trial)
-        return trials
-
-    return run
-
-
-def tpe(world: World, bound: float, seed: int) -> list[Trial]:
-    """Return TPE's trials, in our coordinates; it is not told of the bound."""
-    return list(stock("tpe", explicit=False)(world, AFTER[-1], seed))
-
-
-ARMS = {"guided": guided(clipped=False), "guided, clipped": guided(clipped=True), "TPE": tpe}
+def arms(bound: float) -> dict[str, Arm]:
+    """Return the arms by name; TPE, in our coordinates, is not told of the bound."""
+    return {
+        "guided": guided(bound=bound),
+        "guided, clipped": guided(bound=bound, clipped=True),
+        "TPE": stock("tpe", explicit=False),
+    }
 
 
 def judged(world: World, trials: list[Trial], bound: float) -> dict[str, Any]:

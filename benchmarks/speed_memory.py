@@ -4,8 +4,8 @@
 
 CONFIG should have long rows, such as questions; its students learn from hidden states and attention. Each arm is a
 process of its own, one after another: as it is, without giving freed memory back, and without padding to few lengths
-either. Held memory is read after every step, and once more after the last one when all free pages were given back:
-that is what is in use between two steps. Seconds are the thread's CPU time of the steps.
+either. Held memory is read after every step, before anything is given back, and once more after the last one when all
+free pages were given back: that is what is in use between two steps. Seconds are the thread's CPU time of the steps.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ def measure(arm: str, config_file: str, keep: float, steps: int, results: Any) -
     from compressors.apply import make_student
     from compressors.distill import course, heap
     from compressors.distill.trainer import Budget, distil
+    from compressors.pulse import listening
     from search.trial import teaching
 
     torch.set_num_threads(1)
@@ -67,10 +68,9 @@ def measure(arm: str, config_file: str, keep: float, steps: int, results: Any) -
     heap.release_memory()
     before, held = heap.private_bytes(), list[int]()
 
-    def see(*step: int) -> None:
-        held.append(heap.private_bytes())
-
     with ExitStack() as stack:
+        # a step beats before anything is given back
+        stack.enter_context(listening(lambda: held.append(heap.private_bytes())))
         if "heap" in ARMS[arm]:
             stack.enter_context(patch.object(heap.HeapWatch, "__call__", lambda self: False))
         if "lengths" in ARMS[arm]:
@@ -78,7 +78,7 @@ def measure(arm: str, config_file: str, keep: float, steps: int, results: Any) -
         began = time.thread_time()
         batch = config.fidelity.per_device_train_batch_size
         budget = Budget(steps, (1.0,), batch)
-        distil(student, **keywords, budget=budget, seed=0, on_rung=lambda rung: False, on_step=see)
+        distil(student, **keywords, budget=budget, seed=0, on_rung=lambda rung: False)
         seconds = time.thread_time() - began
     heap.release_memory()
     row = {"arm": arm, "steps": steps, "batch": batch, "max_length": config.task.max_length}
